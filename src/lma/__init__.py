@@ -1,5 +1,59 @@
-"""LMA: embedding tables compressed by sharing memory between similar tokens."""
+"""LMA: embedding tables compressed by letting similar tokens share memory.
 
+    import lma
+
+    signatures = lma.fit_signatures(log)                       # what tokens are like
+    embeddings = lma.EmbeddingBagCollection(tables, budget="64MB", signatures=signatures)
+
+The guide, formulas and file formats are under `docs/`.
+"""
+
+from lma import allocation, nn
+from lma.allocation import Plan, plan, shared_fraction
+from lma.errors import BudgetError, DataError, FormatError, LmaError, StateMismatchError
+from lma.hashing import HASH_VERSION, token_key
+from lma.nn import (
+    Embedding,
+    EmbeddingBag,
+    EmbeddingBagCollection,
+    EmbeddingBagConfig,
+    SharedMemory,
+    compress_,
+)
+from lma.signatures import (
+    LogStats,
+    MinHashBuilder,
+    SignatureConfig,
+    SignatureTable,
+    TableStats,
+    fit_signatures,
+)
 from lma.version import __version__
 
-__all__ = ["__version__"]
+__all__ = [
+    "HASH_VERSION",
+    "BudgetError",
+    "DataError",
+    "Embedding",
+    "EmbeddingBag",
+    "EmbeddingBagCollection",
+    "EmbeddingBagConfig",
+    "FormatError",
+    "LmaError",
+    "LogStats",
+    "MinHashBuilder",
+    "Plan",
+    "SharedMemory",
+    "SignatureConfig",
+    "SignatureTable",
+    "StateMismatchError",
+    "TableStats",
+    "__version__",
+    "allocation",
+    "compress_",
+    "fit_signatures",
+    "nn",
+    "plan",
+    "shared_fraction",
+    "token_key",
+]

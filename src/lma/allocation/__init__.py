@@ -1,1 +1,34 @@
-"""TODO."""
+"""From tokens to places in memory: one file per method, each a frozen config."""
+
+from lma.allocation.base import Allocation, Method, shared_fraction
+from lma.allocation.frequency_cutoff import FrequencyCutoff
+from lma.allocation.full import Full
+from lma.allocation.hashed import Hashed
+from lma.allocation.hashing_trick import HashingTrick
+from lma.allocation.lma import Lma, LmaAllocation
+from lma.allocation.low_dimension import LowDimension
+from lma.allocation.planning import Plan, TablePlan, plan
+from lma.allocation.quotient_remainder import QuotientRemainder
+from lma.allocation.robe import Robe
+from lma.allocation.tables import Budget, Table, parse_bytes
+
+__all__ = [
+    "Allocation",
+    "Budget",
+    "FrequencyCutoff",
+    "Full",
+    "Hashed",
+    "HashingTrick",
+    "Lma",
+    "LmaAllocation",
+    "LowDimension",
+    "Method",
+    "Plan",
+    "QuotientRemainder",
+    "Robe",
+    "Table",
+    "TablePlan",
+    "parse_bytes",
+    "plan",
+    "shared_fraction",
+]

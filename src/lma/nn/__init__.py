@@ -1,1 +1,16 @@
-"""TODO."""
+"""Modules: the shared memory and torch's embedding modules over it."""
+
+from lma.nn.collection import EmbeddingBagCollection, EmbeddingBagConfig
+from lma.nn.compress import compress_
+from lma.nn.embedding import Embedding, EmbeddingBag
+from lma.nn.memory import MemoryReport, SharedMemory
+
+__all__ = [
+    "Embedding",
+    "EmbeddingBag",
+    "EmbeddingBagCollection",
+    "EmbeddingBagConfig",
+    "MemoryReport",
+    "SharedMemory",
+    "compress_",
+]

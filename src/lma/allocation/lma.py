@@ -1,0 +1,373 @@
+"""LMA: tokens share places in proportion to their similarity (SCMA, Desai et al. 2021)."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lma.allocation.base import Allocation, Group, gather_floats
+from lma.allocation.planning import Plan, TablePlan, make_plan
+from lma.allocation.tables import Budget, Table
+from lma.errors import BudgetError, StateMismatchError
+from lma.hashing import combine, stream_seed, stream_seeds, table_salt, to_signed
+from lma.kernels.layout import Column, Kind
+from lma.kernels.reference.addresses import chunk_starts, private_starts
+from lma.signatures.config import SignatureConfig
+from lma.signatures.stats import LogStats, TableStats
+from lma.signatures.table import SignatureTable
+
+STREAM_DRAW = 1 << 22  # stream of the hash family that deals codes out to chunks
+# Columns of the int32 buffer `plan`: what `layout` is derived from, and all of it that is saved.
+PLAN_COLUMNS = (
+    "kind", "num_signed", "num_codes", "code_bits", "num_buckets", "num_overflow",
+    "num_private", "private_dim",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Lma:
+    """Settings of the allocation; how signatures are made is `SignatureConfig`'s.
+
+    Attributes:
+        block_size: Floats per block; 1 is the published form.
+        power: Codes that must agree for two tokens to share a chunk: similarity psi becomes
+            psi^power, fewer and surer matches.
+        signature_share: At most this share of a serving budget goes to signatures.
+        private_share: At most this share goes to private rows of the smallest tables; 0 is the
+            published form.
+        hashed_share: Share of the blocks set aside for tokens without a signature; 0 lets them
+            hash into all blocks, the published form.
+        seed: Seed of the hash functions.
+    """
+
+    name: ClassVar[str] = "lma"
+    block_size: int = 1
+    power: int = 2
+    signature_share: float = 0.5
+    private_share: float = 0.25
+    hashed_share: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.block_size < 1:
+            raise ValueError(f"Lma.block_size must be at least 1, found {self.block_size}")
+        if self.power < 1:
+            raise ValueError(f"Lma.power must be at least 1, found {self.power}")
+        for name in ("signature_share", "private_share", "hashed_share"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"Lma.{name} must be in [0, 1), found {getattr(self, name)}")
+
+    def allocate(
+        self,
+        tables: Sequence[Table],
+        budget: Budget | None,
+        *,
+        signatures: SignatureTable | None = None,
+        stats: LogStats | None = None,
+    ) -> LmaAllocation:
+        """Plan the budget from `stats` and lay out; signatures beyond the plan are cut off.
+
+        Without stats every signed token counts as seen equally often, and tables without
+        signatures are hashed.
+        """
+        if budget is None:
+            raise ValueError("lma needs a budget or a compression")
+        if signatures is None:
+            raise ValueError(
+                "lma needs signatures: fit them with lma.fit_signatures(log), or use "
+                "lma.allocation.Hashed for random sharing"
+            )
+        plan = self.plan_for(tables, budget, signatures, stats)
+        return LmaAllocation(tables, plan, signatures.truncate(plan.num_signed), self.seed)
+
+    def plan_for(
+        self,
+        tables: Sequence[Table],
+        budget: Budget,
+        signatures: SignatureTable,
+        stats: LogStats | None,
+    ) -> Plan:
+        """The plan that the signatures at hand can serve."""
+        sections = signatures.sections
+        codes = {(s.num_codes, s.code_bits) for s in sections} or {(1, 1)}
+        if len(codes) > 1:
+            raise ValueError(f"lma: tables' signatures differ in (num_codes, code_bits): {codes}")
+        ((num_codes, code_bits),) = codes
+        signed = {s.table: s.num_signed for s in sections}
+        if stats is None:
+            stats = LogStats.of(
+                [TableStats.of_supports(t.name, np.ones(signed.get(t.name, 0))) for t in tables]
+            )
+            config = SignatureConfig(num_codes=num_codes, code_bits=code_bits, min_support=1)
+            method = dataclasses.replace(self, private_share=0.0)
+        else:
+            config = SignatureConfig(num_codes=num_codes, code_bits=code_bits, min_support=1)
+            method = self
+        missing = [t.name for t in tables if t.name not in stats.tables]
+        if missing:
+            raise ValueError(f"lma: the stats have no tables {missing}")
+        usable = {
+            t.name: min(signed.get(t.name, 0), stats.tables[t.name].num_tokens) for t in tables
+        }
+        return make_plan(budget, stats, tables, method, config, usable)
+
+
+class LmaAllocation(Allocation):
+    """The memory is [shared blocks | learned codebooks | private rows], in floats.
+
+    Buffers: `header` (settings), `plan` int32 [tables, 8], and the signatures' tensors.
+
+    Args:
+        tables: The tables.
+        plan: Who gets what.
+        signatures: Of the tokens that the plan signs; tables it leaves out are hashed.
+        seed: Seed of the hash functions.
+    """
+
+    plan_rows: Tensor
+    layout: Tensor
+    seeds: Tensor
+    draws: Tensor
+    codes: Tensor
+    fingerprints: Tensor
+    overflow_keys: Tensor
+
+    def __init__(
+        self, tables: Sequence[Table], plan: Plan, signatures: SignatureTable, seed: int
+    ) -> None:
+        layout, unit = lay_out(tables, plan, signatures)
+        end = layout.end
+        super().__init__(
+            tables,
+            end // unit,
+            unit,
+            {
+                "seed": seed,
+                "method": 6,
+                "chunk": plan.block_size,
+                "power": plan.power,
+                "signature_seed": signatures.seed,
+                "shared_blocks": plan.num_blocks,
+                "hashed_blocks": plan.hashed_blocks,
+            },
+        )
+        self.plan = plan
+        self.seed = seed
+        self.sections = signatures.sections
+        self.chunk = plan.block_size
+        self.kinds = frozenset(int(kind) for kind in layout.rows[:, Column.KIND])
+        chunks = max((-(-t.embedding_dim // plan.block_size) for t in tables), default=0)
+        self.register_buffer("plan_rows", layout.plan_rows)
+        self._derived("layout", layout.rows)
+        self._derived("seeds", torch.from_numpy(stream_seeds(seed, chunks).view("int64")))
+        draws = draw_codes(chunks, plan.num_codes, plan.power, seed)
+        self.register_buffer("draws", torch.from_numpy(draws), persistent=False)
+        for name in ("codes", "fingerprints", "overflow_keys"):
+            self.register_buffer(name, getattr(signatures, name))
+
+    @property
+    def signatures(self) -> SignatureTable:
+        """The signatures that the memory holds."""
+        return SignatureTable(
+            self.sections,
+            self.codes,
+            self.fingerprints,
+            self.overflow_keys,
+            seed=int(self.header[self._header_names.index("signature_seed")]),
+        )
+
+    @property
+    def signature_names(self) -> tuple[str, ...]:
+        """The codes; fingerprints and overflow keys are index."""
+        return ("codes",)
+
+    def group(self, number: int) -> Group:
+        """(dimension, private part's dimension)."""
+        return (
+            self.tables[number].embedding_dim,
+            int(self.plan.tables[number].private_dim),
+        )
+
+    def starts(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
+        """First floats of the semantic part's chunks: int64 [..., chunks]."""
+        row = self.layout[numbers]
+        chunks = -(-(group[0] - group[1]) // self.chunk)
+        return chunk_starts(
+            ids,
+            row,
+            chunks,
+            self.chunk,
+            self.kinds,
+            self.seeds,
+            self.draws,
+            self.codes,
+            self.fingerprints,
+            self.overflow_keys,
+        )
+
+    def blocks(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
+        """Memory blocks of tokens of a group that is all semantic, in whole blocks."""
+        if group[1] or self.block_size != self.chunk or group[0] % self.chunk:
+            raise ValueError("blocks: this group has private or partial blocks; use locations")
+        return self.starts(ids, numbers, group) // self.chunk
+
+    def locations(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
+        """Places of every float of every vector."""
+        dim, private = group
+        parts = []
+        if private:
+            row = self.layout[numbers]
+            inside = torch.arange(private, device=ids.device)
+            parts.append(private_starts(ids, row).unsqueeze(-1) + inside)
+        if dim > private:
+            inside = torch.arange(self.chunk, device=ids.device)
+            starts = self.starts(ids, numbers, group)
+            parts.append((starts.unsqueeze(-1) + inside).flatten(-2)[..., : dim - private])
+        return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+
+    def vectors(
+        self, weight: Tensor, ids: Tensor, numbers: Tensor, group: Group, sparse: bool
+    ) -> Tensor:
+        """Vectors of tokens: whole blocks where the group allows, else float by float."""
+        dim, private = group
+        unit = self.block_size
+        if private == dim and dim % unit == 0:
+            row = self.layout[numbers]
+            first = private_starts(ids, row) // unit
+            blocks = first.unsqueeze(-1) + torch.arange(dim // unit, device=ids.device)
+            return F.embedding(blocks, weight, sparse=sparse).flatten(-2)
+        if not private and unit == self.chunk and dim % unit == 0:
+            return super().vectors(weight, ids, numbers, group, sparse)
+        return gather_floats(weight, self.locations(ids, numbers, group), sparse)
+
+    @property
+    def whole_rows(self) -> bool:
+        """Never: kept simple, chunks are pooled by our own kernels."""
+        return False
+
+    def _load_from_state_dict(self, state_dict, prefix, *args, **kwargs):  # type: ignore[no-untyped-def]
+        saved = state_dict.get(prefix + "plan_rows")
+        if saved is not None and not torch.equal(saved.cpu(), self.plan_rows.cpu()):
+            where = "another number of tables"
+            if saved.shape == self.plan_rows.shape:
+                table, column = (saved.cpu() != self.plan_rows.cpu()).nonzero()[0].tolist()
+                where = (
+                    f"{PLAN_COLUMNS[column]} of table {self.tables[table].name!r} was "
+                    f"{int(saved[table, column])}, is {int(self.plan_rows[table, column])}"
+                )
+            raise StateMismatchError(
+                f"{prefix}plan_rows: the saved weights belong to another plan: {where}"
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Layout rows, the saved plan, and the memory's size in floats."""
+
+    rows: Tensor
+    plan_rows: Tensor
+    end: int
+
+
+def lay_out(tables: Sequence[Table], plan: Plan, signatures: SignatureTable) -> tuple[Layout, int]:
+    """Give every region its place: (layout, floats of one row of the memory)."""
+    shares = {share.table: share for share in plan.tables}
+    unit = plan.block_size
+    rows = torch.zeros(len(tables), len(Column), dtype=torch.int64)
+    saved = torch.zeros(len(tables), len(PLAN_COLUMNS), dtype=torch.int32)
+    size = plan.block_size
+    end = plan.num_blocks * size
+    for row, table in zip(rows, tables, strict=True):
+        share = shares.get(table.name, TablePlan(table.name))
+        if share.private_dim > table.embedding_dim:
+            raise ValueError(
+                f"plan: table {table.name!r} has {table.embedding_dim} dimensions, "
+                f"{share.private_dim} of them private"
+            )
+        has_signature = table.name in signatures.tables
+        if has_signature:
+            number = signatures.tables.index(table.name)
+            row.copy_(signatures.rows[number])
+            _check_draws(plan, signatures, table.name)
+        else:
+            row[Column.SALT] = to_signed(table_salt(table.name))
+        row[Column.DIM] = table.embedding_dim
+        own = plan.num_blocks - plan.hashed_blocks
+        row[Column.HASHED_BASE] = own * size if plan.hashed_blocks else 0
+        row[Column.HASHED_BLOCKS] = plan.hashed_blocks or plan.num_blocks
+        if int(row[Column.KIND]) == Kind.RANDOM:
+            shares_across = signatures.section(table.name).similarity == "rows"
+            row[Column.CODE_SALT] = 0 if shares_across else row[Column.SALT]
+            row[Column.CODED_BLOCKS] = own
+        elif int(row[Column.KIND]) == Kind.LEARNED:
+            chunks = -(-(table.embedding_dim - share.private_dim) // size)
+            row[Column.CODED_BASE] = end
+            row[Column.CODED_BLOCKS] = 1 << int(row[Column.CODE_BITS])
+            end += chunks * int(row[Column.CODED_BLOCKS]) * size
+        if share.private_dim < table.embedding_dim and plan.num_blocks < 1:
+            raise BudgetError(f"plan: table {table.name!r} needs shared blocks, there are none")
+    for row, table in zip(rows, tables, strict=True):
+        share = shares.get(table.name, TablePlan(table.name))
+        if share.private_dim:
+            unit = math.gcd(unit, share.private_dim)
+            row[Column.PRIVATE_BASE] = end
+            row[Column.NUM_PRIVATE] = share.num_private
+            row[Column.PRIVATE_DIM] = share.private_dim
+            end += (share.num_private + 1) * share.private_dim
+    for target, row in zip(saved, rows, strict=True):
+        columns = [
+            Column.KIND, Column.NUM_SIGNED, Column.NUM_CODES, Column.CODE_BITS,
+            Column.NUM_BUCKETS, Column.NUM_OVERFLOW, Column.NUM_PRIVATE, Column.PRIVATE_DIM,
+        ]  # fmt: skip
+        target.copy_(row[torch.tensor([int(c) for c in columns])])
+    if plan.num_blocks == 0:
+        unit = math.gcd(*(s.private_dim for s in plan.tables)) or 1
+    return Layout(rows, saved, end), unit
+
+
+def _check_draws(plan: Plan, signatures: SignatureTable, table: str) -> None:
+    section = signatures.section(table)
+    if section.kind == "random" and section.num_codes != plan.num_codes:
+        raise ValueError(
+            f"plan: num_codes is {plan.num_codes}, signatures of {table!r} have {section.num_codes}"
+        )
+    if section.kind == "random" and plan.power > section.num_codes:
+        raise ValueError(
+            f"power {plan.power} needs as many distinct codes, signatures of {table!r} have "
+            f"{section.num_codes}"
+        )
+
+
+def draw_codes(
+    chunks: int, num_codes: int, power: int, seed: int
+) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Which `power` distinct codes each chunk draws: uint8 [chunks, power].
+
+    Every run of num_codes // power chunks is a fresh shuffle of the codes dealt out in hands of
+    `power`, so codes are used equally often, and hands repeat only when none is left.
+    """
+    power = min(power, num_codes)
+    hands: list[tuple[int, ...]] = []
+    used: set[tuple[int, ...]] = set()
+    shuffle = 0
+    possible = math.comb(num_codes, power)
+    while len(hands) < chunks:
+        if len(used) == possible:
+            used.clear()
+        state = stream_seed(seed, STREAM_DRAW + shuffle)
+        shuffle += 1
+        order = np.argsort(combine(state, np.arange(num_codes)), kind="stable")
+        for first in range(0, num_codes - power + 1, power):
+            hand = tuple(sorted(int(code) for code in order[first : first + power]))
+            if hand not in used and len(hands) < chunks:
+                used.add(hand)
+                hands.append(hand)
+    return np.array(hands, dtype=np.uint8).reshape(chunks, power)

@@ -1,0 +1,137 @@
+"""What is to be stored, and in how many bytes: tables and budgets."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+from lma.errors import BudgetError
+
+FLOAT_BYTES = 4
+REFERENCE_DIM = 16
+_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One token space with vectors of its own.
+
+    Attributes:
+        name: Its name; part of every token's key.
+        num_embeddings: Ids are 0 ... num_embeddings - 1; None: any int64 is an id.
+        embedding_dim: Floats of one vector.
+    """
+
+    name: str
+    num_embeddings: int | None
+    embedding_dim: int
+
+    def __post_init__(self) -> None:
+        if self.num_embeddings is not None and self.num_embeddings < 0:
+            raise ValueError(
+                f"table {self.name!r}: num_embeddings must be >= 0, found {self.num_embeddings}"
+            )
+        if self.embedding_dim < 1:
+            raise ValueError(
+                f"table {self.name!r}: embedding_dim must be >= 1, found {self.embedding_dim}"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """A number of bytes, and what it is to pay for.
+
+    Attributes:
+        bytes: How many.
+        counts: "serving" (weights + signatures + index, our measure) or "weights" (floats alone,
+            the paper's measure).
+    """
+
+    bytes: int
+    counts: str = "serving"
+
+    def __post_init__(self) -> None:
+        if self.counts not in ("serving", "weights"):
+            raise ValueError(f"Budget.counts: 'serving' or 'weights', found {self.counts!r}")
+        if self.bytes <= 0:
+            raise BudgetError(f"a budget must be more than 0 bytes, found {self.bytes}")
+
+    def weight_bytes(self, overhead: int) -> int:
+        """Bytes left for weights after `overhead` bytes of signatures and index."""
+        return self.bytes - overhead if self.counts == "serving" else self.bytes
+
+    @classmethod
+    def of(
+        cls,
+        budget: int | str | Budget | None,
+        compression: float | None,
+        num_tokens: int | None,
+        reference_dim: int = REFERENCE_DIM,
+    ) -> Budget | None:
+        """From what a user says: bytes (`64_000_000`, "64MB"), "16x", or `compression=16`.
+
+        A compression is relative to `num_tokens * reference_dim * 4` bytes.
+        """
+        if budget is not None and compression is not None:
+            raise ValueError("give either budget or compression, not both")
+        if isinstance(budget, Budget):
+            return budget
+        if isinstance(budget, str) and budget.strip().lower().endswith("x"):
+            try:
+                compression, budget = float(budget.strip()[:-1]), None
+            except ValueError:
+                raise ValueError(f"budget {budget!r}: expected a number before 'x'") from None
+        if compression is not None:
+            if not compression > 0:
+                raise ValueError(f"compression must be above 0, found {compression}")
+            if num_tokens is None:
+                raise ValueError(
+                    "compression needs the number of tokens, and a table has "
+                    "num_embeddings=None; give the budget in bytes, such as '64MB'"
+                )
+            return cls(max(1, round(num_tokens * reference_dim * FLOAT_BYTES / compression)))
+        if budget is None:
+            return None
+        return cls(parse_bytes(budget))
+
+
+def parse_bytes(text: int | str) -> int:
+    """Bytes of "64MB" (10^6), "1.5GB", "512KiB" or of a plain number.
+
+    >>> parse_bytes("1.5MB")
+    1500000
+    """
+    if isinstance(text, int):
+        return text
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
+    if match is None or match[2] not in _UNITS:
+        raise ValueError(
+            f"bytes: expected a number with one of KB, MB, GB, TB, KiB, MiB, GiB, found {text!r}"
+        )
+    return round(float(match[1]) * _UNITS[match[2]])
+
+
+def count_tokens(tables: Sequence[Table]) -> int | None:
+    """Tokens of all tables, or None where one is unbounded."""
+    sizes = [table.num_embeddings for table in tables]
+    return None if None in sizes else sum(size for size in sizes if size is not None)
+
+
+def shared_dim(tables: Sequence[Table], method: str) -> int:
+    """The dimension all tables have; methods that store whole rows in one memory need it."""
+    dims = sorted({table.embedding_dim for table in tables})
+    if len(dims) != 1:
+        raise ValueError(f"{method} needs one embedding_dim for all tables, found {dims}")
+    return dims[0]
+
+
+def sizes_of(tables: Sequence[Table], method: str) -> list[int]:
+    """`num_embeddings` of all tables; an error where one is unbounded."""
+    sizes = []
+    for table in tables:
+        if table.num_embeddings is None:
+            raise ValueError(f"{method} needs num_embeddings, and table {table.name!r} has None")
+        sizes.append(table.num_embeddings)
+    return sizes

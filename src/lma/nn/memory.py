@@ -1,0 +1,203 @@
+"""The one Parameter that all tables read, and the report of its bytes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lma.allocation import Allocation, Budget, Lma, Method, Table
+from lma.allocation.base import Group
+from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM, count_tokens
+from lma.results import ByteCount
+from lma.signatures import LogStats, SignatureTable
+
+POLICIES = ("error", "wrap", "clamp")
+
+
+class SharedMemory(nn.Module):
+    """A memory of `num_blocks x block_size` floats and the allocation that says who reads what.
+
+    It is the sole owner of its weights: modules made with `memory=` refer to it without
+    registering it again, so a state dict holds each tensor once.
+
+    Args:
+        tables: The tables that share it.
+        method: A config of `lma.allocation`; `Lma()` unless given.
+        budget: Serving bytes (`64_000_000`, "64MB"), "16x", or a `Budget`.
+        compression: Instead of a budget: 16 means 1/16 of all tokens' rows of 16 floats.
+        signatures: Needed by `Lma`.
+        stats: The log's statistics, needed by some methods, used by `Lma`'s plan.
+        out_of_range: What an id outside a table with `num_embeddings` does: "error", "wrap"
+            (id modulo size) or "clamp" (the nearest end). Tables with None take any int64.
+        init_std: Standard deviation of initial vectors; 1 / (4 sqrt(dim)) unless given.
+        sparse: Gradients as sparse tensors of touched blocks.
+        device, dtype: Of the weights.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        method: Method | None = None,
+        *,
+        budget: int | str | Budget | None = None,
+        compression: float | None = None,
+        signatures: SignatureTable | None = None,
+        stats: LogStats | None = None,
+        allocation: Allocation | None = None,
+        out_of_range: str = "error",
+        init_std: float | None = None,
+        sparse: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if out_of_range not in POLICIES:
+            raise ValueError(f"out_of_range must be one of {POLICIES}, found {out_of_range!r}")
+        if allocation is None:
+            tokens = stats.num_tokens if stats is not None else count_tokens(tables)
+            resolved = Budget.of(budget, compression, tokens)
+            allocation = (method or Lma()).allocate(
+                tables, resolved, signatures=signatures, stats=stats
+            )
+        elif budget is not None or compression is not None or method is not None:
+            raise ValueError("give an allocation, or a method with its budget, not both")
+        self.allocation = allocation.to(device)
+        self.out_of_range = out_of_range
+        self.sparse = sparse
+        dims = [table.embedding_dim for table in allocation.tables]
+        self.init_std = init_std or 0.25 / max(1, max(dims, default=1)) ** 0.5
+        self.weight = nn.Parameter(
+            torch.empty(
+                allocation.num_blocks,
+                allocation.block_size,
+                device=device,
+                dtype=dtype,
+            )
+        )
+        sizes = [-1 if t.num_embeddings is None else t.num_embeddings for t in allocation.tables]
+        self.register_buffer(
+            "sizes", torch.tensor(sizes, dtype=torch.int64, device=device), persistent=False
+        )
+        self._bounded = any(size >= 0 for size in sizes)
+        self.reset_parameters()
+
+    sizes: Tensor
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables, with the dimensions they really have."""
+        return self.allocation.tables
+
+    def reset_parameters(self) -> None:
+        """Fresh initial weights."""
+        with torch.no_grad():
+            self.allocation.reset_weight(self.weight, self.init_std)
+
+    def accept(self, ids: Tensor, numbers: Tensor) -> Tensor:
+        """Ids as int64, within their tables: checked or mended by `out_of_range`.
+
+        Args:
+            ids: int32 or int64 [...].
+            numbers: Table numbers, broadcastable against ids.
+        """
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"ids must be int32 or int64, found {ids.dtype}")
+        ids = ids.long()
+        if not self._bounded or ids.numel() == 0:
+            return ids
+        size = self.sizes[numbers]
+        if self.out_of_range == "wrap":
+            return torch.where(size < 0, ids, ids.remainder(size.clamp(min=1)))
+        if self.out_of_range == "clamp":
+            top = (size - 1).clamp(min=0)
+            return torch.where(size < 0, ids, torch.minimum(ids.clamp(min=0), top))
+        bad = ((ids < 0) | (ids >= size)) & (size >= 0)
+        if bool(bad.any()):
+            where = bad.nonzero()[0].tolist()
+            number = int(numbers.expand(ids.shape)[tuple(where)])
+            raise IndexError(
+                f"id {int(ids[tuple(where)])} of table {self.tables[number].name!r} is outside "
+                f"[0, {self.tables[number].num_embeddings}); out_of_range='wrap' or 'clamp' "
+                "takes such ids in, num_embeddings=None accepts any int64"
+            )
+        return ids
+
+    def lookup(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
+        """Vectors of accepted ids: [..., dim]."""
+        return self.allocation.vectors(self.weight, ids, numbers, group, self.sparse)
+
+    def num_bytes(self) -> ByteCount:
+        """Serving bytes: the one function that counts them, for every method."""
+        return self.allocation.num_bytes(self.weight.element_size())
+
+    def memory_report(self) -> MemoryReport:
+        """What was spent on what, and what the full tables would take."""
+        dims = [
+            (table.num_embeddings or 0, table.embedding_dim)
+            for table in self.tables
+            if table.num_embeddings is not None
+        ]
+        return MemoryReport(
+            self.num_bytes(),
+            self.allocation.num_blocks,
+            self.allocation.block_size,
+            sum(size * dim * FLOAT_BYTES for size, dim in dims),
+            sum(size * REFERENCE_DIM * FLOAT_BYTES for size, _ in dims),
+            len(dims) < len(self.tables),
+        )
+
+    def extra_repr(self) -> str:
+        """One line."""
+        return f"{self.num_bytes().serving} serving bytes, out_of_range={self.out_of_range!r}"
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        # The allocation's own check names what differs; sizes would only say that they do.
+        own = {prefix + "allocation." + k for k in self.allocation.state_dict()}
+        if own & set(state_dict):
+            self.allocation._load_from_state_dict(
+                state_dict, prefix + "allocation.", {}, True, [], [], []
+            )
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryReport:
+    """Bytes of one memory.
+
+    Attributes:
+        bytes: Weights, signatures, index.
+        num_blocks, block_size: Shape of the weights.
+        full_bytes: The same tables in full, at their dimensions, float32.
+        reference_bytes: The same tokens at 16 dimensions: what "16x" is relative to.
+        unbounded: Some tables take any id; they are not in the two figures before.
+    """
+
+    bytes: ByteCount
+    num_blocks: int
+    block_size: int
+    full_bytes: int
+    reference_bytes: int
+    unbounded: bool = False
+
+    @property
+    def compression(self) -> float:
+        """Reference bytes over serving bytes."""
+        return self.reference_bytes / max(1, self.bytes.serving)
+
+    def __str__(self) -> str:
+        lines = [
+            f"weights    {self.bytes.weights:>15,} bytes  "
+            f"({self.num_blocks:,} blocks of {self.block_size})",
+            f"signatures {self.bytes.signatures:>15,} bytes",
+            f"index      {self.bytes.index:>15,} bytes",
+            f"serving    {self.bytes.serving:>15,} bytes",
+            f"full       {self.full_bytes:>15,} bytes at these dimensions, "
+            f"{self.compression:.1f}x smaller than at {REFERENCE_DIM}",
+        ]
+        if self.unbounded:
+            lines.append("tables without num_embeddings are not in the last line")
+        return "\n".join(lines)
