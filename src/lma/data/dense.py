@@ -1,0 +1,63 @@
+"""Numbers of a log as finite floats, each with a flag that says whether it was missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from lma.data.raw import DenseColumn
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MISSING_SUFFIX: Final = "_missing"
+TRANSFORMS: Final = ("log1p", "asinh", "none")
+
+
+def dense_names(columns: Sequence[DenseColumn]) -> tuple[str, ...]:
+    """Names of the stored columns: all values, then all missing flags."""
+    names = tuple(column.name for column in columns)
+    return names + tuple(name + MISSING_SUFFIX for name in names)
+
+
+def transform(values: npt.NDArray[np.float64], kind: str) -> npt.NDArray[np.float32]:
+    """The values as float32, finite for finite values.
+
+    Args:
+        values: Any shape, finite.
+        kind: "log1p": log(1 + max(x, 0)); "asinh": log(x + sqrt(x^2 + 1)), for values of both
+            signs; "none": x, clamped to what float32 holds.
+
+    Raises:
+        ValueError: Another kind.
+    """
+    if kind == "log1p":
+        return np.log1p(np.maximum(values, 0.0)).astype(np.float32)
+    if kind == "asinh":
+        return np.arcsinh(values).astype(np.float32)
+    if kind == "none":
+        limit = np.finfo(np.float32).max
+        return np.clip(values, -limit, limit).astype(np.float32)
+    raise ValueError(f"dense transform must be one of {TRANSFORMS}, found {kind!r}")
+
+
+def dense_matrix(table: pa.Table, columns: Sequence[DenseColumn]) -> npt.NDArray[np.float32]:
+    """Transformed values and missing flags, float32 (rows, 2 * columns).
+
+    A missing value (null, NaN or infinite) is 0 with its flag 1.
+    """
+    count = len(columns)
+    dense = np.zeros((table.num_rows, 2 * count), np.float32)
+    for j, column in enumerate(columns):
+        values = table.column(column.name).to_numpy().astype(np.float64)
+        present = np.isfinite(values)
+        if present.all():
+            dense[:, j] = transform(values, column.transform)
+        else:
+            values = np.where(present, values, 0.0)
+            dense[:, j] = np.where(present, transform(values, column.transform), np.float32(0))
+            dense[:, count + j] = ~present
+    return dense

@@ -1,0 +1,142 @@
+"""From shards to batches, in any order, starting anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from lma.data.batch import Batch
+from lma.data.order import EpochOrder, Piece
+from lma.data.schema import Schema
+from lma.data.shards import Shard
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows in row-major form; bags are (values, offsets) per multi-hot feature."""
+
+    ids: npt.NDArray[Any]
+    dense: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.uint8]
+    bags: list[tuple[npt.NDArray[Any], I64]]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def iterate_batches(
+    shards: Sequence[Shard],
+    schema: Schema,
+    order: EpochOrder,
+    batch_size: int,
+    start_row: int,
+    stride_rows: int,
+) -> Iterator[Batch]:
+    """Batches of the epoch's rows `start_row` to `start_row + batch_size`, then `stride_rows` on.
+
+    With a stride above the batch size the rows between are skipped: other ranks take them. The
+    last batch may be smaller.
+    """
+    first_rows = np.cumsum([0, *(len(shard) for shard in shards)])
+    loaded = -1
+    rows = _Rows(np.zeros(0), np.zeros(0, np.float32), np.zeros(0, np.uint8), [])
+    piece = Piece(np.zeros(0, np.int64), np.zeros(0, np.int64), None)
+    for start in range(start_row, order.rows, stride_rows):
+        stop = min(start + batch_size, order.rows)
+        parts = []
+        position = start
+        while position < stop:
+            number, offset = order.piece_of(position)
+            if number != loaded:
+                piece = order.piece(number)
+                rows = _read(shards, first_rows, piece)
+                loaded = number
+            count = min(stop - position, len(piece) - offset)
+            parts.append(_pick(rows, piece.order, offset, count))
+            position += count
+        yield _to_batch(schema, parts)
+
+
+def _read(shards: Sequence[Shard], first_rows: I64, piece: Piece) -> _Rows:
+    """The piece's runs one after the other: views for a single run, else a copy."""
+    parts = []
+    for start, stop in zip(piece.starts.tolist(), piece.stops.tolist(), strict=True):
+        number = int(np.searchsorted(first_rows, start, side="right")) - 1
+        while start < stop:
+            shard, first = shards[number], int(first_rows[number])
+            end = min(stop, first + len(shard))
+            parts.append(_slice(shard, start - first, end - first))
+            start, number = end, number + 1
+    return parts[0] if len(parts) == 1 else _concatenate(parts)
+
+
+def _slice(rows: _Rows | Shard, start: int, stop: int) -> _Rows:
+    bags = []
+    for values, offsets in rows.bags:
+        own = offsets[start : stop + 1]
+        bags.append((values[own[0] : own[-1]], own - own[0]))
+    return _Rows(rows.ids[start:stop], rows.dense[start:stop], rows.labels[start:stop], bags)
+
+
+def _concatenate(parts: Sequence[_Rows]) -> _Rows:
+    bags = []
+    for f in range(len(parts[0].bags)):
+        lengths = np.concatenate([np.diff(part.bags[f][1]) for part in parts])
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        bags.append((np.concatenate([part.bags[f][0] for part in parts]), offsets))
+    return _Rows(
+        np.concatenate([part.ids for part in parts]),
+        np.concatenate([part.dense for part in parts]),
+        np.concatenate([part.labels for part in parts]),
+        bags,
+    )
+
+
+def _pick(rows: _Rows, order: I64 | None, offset: int, count: int) -> _Rows:
+    """`count` rows from `offset` on of the piece's order."""
+    if order is None:
+        return _slice(rows, offset, offset + count)
+    index = order[offset : offset + count]
+    bags = []
+    for values, offsets in rows.bags:
+        starts = offsets[index]
+        lengths = offsets[index + 1] - starts
+        ends = np.cumsum(lengths)
+        within = np.arange(ends[-1] if count else 0) - np.repeat(ends - lengths, lengths)
+        bags.append(
+            (
+                values[np.repeat(starts, lengths) + within],
+                np.concatenate([np.zeros(1, np.int64), ends]),
+            )
+        )
+    return _Rows(rows.ids[index], rows.dense[index], rows.labels[index], bags)
+
+
+def _to_batch(schema: Schema, parts: Sequence[_Rows]) -> Batch:
+    rows = parts[0] if len(parts) == 1 else _concatenate(parts)
+    # Fresh arrays: the mapped file is read-only, and a batch belongs to its user.
+    dense = torch.from_numpy(np.array(rows.dense, np.float32))
+    labels = torch.from_numpy(rows.labels.astype(np.float32))
+    if not schema.multi_hot:
+        return Batch(dense, torch.from_numpy(rows.ids.astype(np.int64)), None, labels)
+    count = len(rows)
+    one_hot, bags = iter(range(rows.ids.shape[1])), iter(rows.bags)
+    values, lengths = [], []
+    for feature in schema.features:
+        if feature.multi_hot:
+            bag_values, bag_offsets = next(bags)
+            values.append(bag_values.astype(np.int64))
+            lengths.append(np.diff(bag_offsets))
+        else:
+            values.append(rows.ids[:, next(one_hot)].astype(np.int64))
+            lengths.append(np.ones(count, np.int64))
+    offsets = np.zeros(len(schema.features) * count + 1, np.int64)
+    np.cumsum(np.concatenate(lengths), out=offsets[1:])
+    return Batch(dense, torch.from_numpy(np.concatenate(values)), torch.from_numpy(offsets), labels)
