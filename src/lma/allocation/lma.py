@@ -238,7 +238,7 @@ class LmaAllocation(Allocation):
         """Vectors of tokens: whole blocks where the group allows, else float by float."""
         dim, private = group
         unit = self.block_size
-        if private == dim and dim % unit == 0:
+        if private == dim and dim % unit == 0 and unit > 1:
             row = self.layout[numbers]
             first = private_starts(ids, row) // unit
             blocks = first.unsqueeze(-1) + torch.arange(dim // unit, device=ids.device)

@@ -368,4 +368,4 @@ def pack_codes(codes: np.ndarray[Any, np.dtype[Any]], code_bits: int) -> Tensor:
 
 
 def _checksum(tensor: Tensor) -> int:
-    return zlib.crc32(memoryview(tensor.contiguous().numpy()).cast("B")) if tensor.numel() else 0
+    return zlib.crc32(tensor.contiguous().numpy().data)
