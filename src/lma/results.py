@@ -115,6 +115,8 @@ class RunResult:
         if set(fields) != names:
             missing, unknown = sorted(names - set(fields)), sorted(set(fields) - names)
             raise FormatError(f"result line: missing {missing}, unknown {unknown}")
+        if not isinstance(fields["curve"], list):
+            raise FormatError(f"result line: curve must be a list, found {fields['curve']!r}")
         fields["curve"] = tuple(fields["curve"])
         return cls(**fields)
 
@@ -132,18 +134,20 @@ def append_result(path: str | os.PathLike[str], result: RunResult) -> None:
     """
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file, "a+b") as handle:
+    line = result.to_json().encode() + b"\n"
+    # Unbuffered: closing a buffered file would write again what a full disk had just refused.
+    with open(file, "a+b", buffering=0) as handle:
         handle.seek(0)
         content = handle.read()
-        if content and not content.endswith(b"\n"):
-            handle.truncate(content.rfind(b"\n") + 1)
-        end = handle.seek(0, os.SEEK_END)
+        end = content.rfind(b"\n") + 1
+        handle.truncate(end)
         try:
-            handle.write(result.to_json().encode() + b"\n")
-            handle.flush()
+            written = 0
+            while written < len(line):
+                written += handle.write(line[written:])
             os.fsync(handle.fileno())
-        except OSError:
-            os.ftruncate(handle.fileno(), end)
+        except BaseException:
+            handle.truncate(end)
             raise
 
 
@@ -153,13 +157,13 @@ def read_results(path: str | os.PathLike[str]) -> list[RunResult]:
 
 
 def _iterate(path: Path) -> Iterator[RunResult]:
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_bytes().split(b"\n")
     for number, line in enumerate(lines[:-1], start=1):
         if not line.strip():
             continue
         try:
-            yield RunResult.from_json(line)
-        except FormatError as error:
+            yield RunResult.from_json(line.decode())
+        except (FormatError, UnicodeDecodeError) as error:
             raise FormatError(f"{path}:{number}: {error}") from error
 
 
