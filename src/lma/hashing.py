@@ -11,6 +11,7 @@ is made logical by masking.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable
 from typing import Final
 
@@ -188,7 +189,8 @@ def token_key(table: str, value: int | str | bytes) -> int:
     >>> token_key("C1", 7) != token_key("C2", 7)
     True
     """
-    token = hash_string(value) if isinstance(value, (str, bytes)) else value
+    # An index, so that NumPy's integers do not wrap around or overflow below.
+    token = hash_string(value) if isinstance(value, (str, bytes)) else operator.index(value)
     if not -(1 << 63) <= token < (1 << 64):
         raise ValueError(f"token_key: value must fit in 64 bits, found {token}")
     return to_signed(mix64_int(token * GOLDEN + table_salt(table)))
