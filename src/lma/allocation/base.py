@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -55,6 +55,8 @@ class Allocation(nn.Module):
 
     header: Tensor
     salts: Tensor
+    # Saved buffers, one number per table, that a loaded state must agree with as with `header`.
+    fixed: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -170,6 +172,13 @@ class Allocation(nn.Module):
                 f"{prefix or 'allocation'}: the saved weights belong to other places than this "
                 f"module computes: {self._differences(saved)}"
             )
+        for name in self.fixed:
+            old, new = state_dict.get(prefix + name), getattr(self, name)
+            if old is not None and not torch.equal(old.cpu(), new.cpu()):
+                raise StateMismatchError(
+                    f"{prefix or 'allocation'}: the saved weights belong to other places than this "
+                    f"module computes: {name} was {old.tolist()}, is {new.tolist()}"
+                )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
     def _differences(self, saved: Tensor) -> str:

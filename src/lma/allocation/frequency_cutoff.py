@@ -60,8 +60,12 @@ def kept_tokens(stats: Sequence[object], places: int) -> list[int]:
     threshold = typed.threshold(places)
     kept = [t.tokens_with(threshold) for t in typed.tables.values()]
     left = places - sum(kept)
+    # The next support that occurs below the threshold, which need not be the next number.
+    tied = max(
+        int(t.supports[t.supports < threshold].max(initial=0)) for t in typed.tables.values()
+    )
     for i, table in enumerate(typed.tables.values()):
-        more = min(left, table.tokens_with(threshold - 1) - kept[i])
+        more = min(left, table.tokens_with(tied) - kept[i])
         kept[i] += more
         left -= more
     return kept
@@ -72,6 +76,7 @@ class FrequencyCutoffAllocation(Allocation):
 
     kept: Tensor
     bases: Tensor
+    fixed = ("kept",)
 
     def __init__(self, tables: Sequence[Table], kept: Sequence[int]) -> None:
         rows = [count + 1 for count in kept]

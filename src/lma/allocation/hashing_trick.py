@@ -75,20 +75,25 @@ class HashingTrickAllocation(Allocation):
     """One block of `dim` floats per row; `rows` has one entry per table, or one for all."""
 
     seeds: Tensor
+    rows: Tensor
     row_counts: Tensor
     bases: Tensor
     whole: Tensor
+    fixed = ("rows",)
 
     def __init__(self, tables: Sequence[Table], rows: Sequence[int], seed: int) -> None:
         dim = shared_dim(tables, "the hashing trick")
         super().__init__(tables, sum(rows), dim, {"seed": seed, "method": 2})
-        spread = list(rows) if len(rows) == len(tables) else [rows[0]] * len(tables)
-        bases = [sum(rows[:i]) if len(rows) == len(tables) else 0 for i in range(len(tables))]
+        own = len(rows) == len(tables)
+        spread = list(rows) if own else [rows[0]] * len(tables)
+        bases = [sum(rows[:i]) if own else 0 for i in range(len(tables))]
+        self.register_buffer("rows", torch.tensor(list(rows), dtype=torch.int64))
         self._derived("seeds", torch.from_numpy(stream_seeds(seed, 1).view("int64")))
         self._derived("row_counts", spread)
         self._derived("bases", bases)
-        whole = [count == table.num_embeddings for count, table in zip(spread, tables, strict=True)]
-        self._derived("whole", [int(w) for w in whole])
+        sizes = [table.num_embeddings for table in tables]
+        whole = [int(own and count == size) for count, size in zip(spread, sizes, strict=True)]
+        self._derived("whole", whole)
 
     def blocks(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
         """The row of every token."""

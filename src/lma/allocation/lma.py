@@ -27,7 +27,7 @@ STREAM_DRAW = 1 << 22  # stream of the hash family that deals codes out to chunk
 # Columns of the int32 buffer `plan`: what `layout` is derived from, and all of it that is saved.
 PLAN_COLUMNS = (
     "kind", "num_signed", "num_codes", "code_bits", "num_buckets", "num_overflow",
-    "num_private", "private_dim",
+    "num_private", "private_dim", "shares_across_tables",
 )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ class Lma:
 class LmaAllocation(Allocation):
     """The memory is [shared blocks | learned codebooks | private rows], in floats.
 
-    Buffers: `header` (settings), `plan` int32 [tables, 8], and the signatures' tensors.
+    Buffers: `header` (settings), `plan_rows` int32 [tables, 9], and the signatures' tensors.
 
     Args:
         tables: The tables.
@@ -327,7 +327,9 @@ def lay_out(tables: Sequence[Table], plan: Plan, signatures: SignatureTable) -> 
             Column.KIND, Column.NUM_SIGNED, Column.NUM_CODES, Column.CODE_BITS,
             Column.NUM_BUCKETS, Column.NUM_OVERFLOW, Column.NUM_PRIVATE, Column.PRIVATE_DIM,
         ]  # fmt: skip
-        target.copy_(row[torch.tensor([int(c) for c in columns])])
+        # CODE_SALT follows from this bit and the table's name.
+        across = int(row[Column.KIND]) == Kind.RANDOM and int(row[Column.CODE_SALT]) == 0
+        target.copy_(torch.stack([row[int(c)] for c in columns] + [torch.tensor(int(across))]))
     if plan.num_blocks == 0:
         unit = math.gcd(*(s.private_dim for s in plan.tables)) or 1
     return Layout(rows, saved, end), unit

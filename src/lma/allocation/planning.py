@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lma.allocation.lma import Lma
 
 HEADER_BYTES = 8 * 11  # int64 settings of an LMA memory's header
-TABLE_BYTES = 4 * 8  # int32 columns per table of an LMA memory's plan
+TABLE_BYTES = 4 * 9  # int32 columns per table of an LMA memory's plan
 CODE_PADDING_BYTES = 2
 
 

@@ -75,6 +75,7 @@ class QuotientRemainderAllocation(Allocation):
     remainders: Tensor
     bases: Tensor
     whole: Tensor
+    fixed = ("remainders",)
 
     def __init__(self, tables: Sequence[Table], remainders: Sequence[int]) -> None:
         sizes = sizes_of(tables, "quotient-remainder")

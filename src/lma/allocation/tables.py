@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import re
 from collections.abc import Sequence
 
@@ -103,8 +104,13 @@ def parse_bytes(text: int | str) -> int:
     >>> parse_bytes("1.5MB")
     1500000
     """
-    if isinstance(text, int):
-        return text
+    if not isinstance(text, str):
+        try:
+            return operator.index(text)
+        except TypeError:
+            raise TypeError(
+                f"bytes: expected a whole number or a text such as '64MB', found {text!r}"
+            ) from None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", text.lower())
     if match is None or match[2] not in _UNITS:
         raise ValueError(
