@@ -191,7 +191,7 @@ class EmbeddingBagCollection(nn.Module):
         if len(self._groups) == 1:
             group, mode, _ = self._groups[0]
             out = pooled(self.memory, ids, entry_numbers, group, bounds, mode, weights)
-            return out.view(features, batch, -1).transpose(0, 1).flatten(1)
+            return out.view(features, batch, out.shape[1]).transpose(0, 1).flatten(1)
         pieces: list[Tensor] = [ids] * features
         starts = ends.tolist()
         for i, (group, mode, members) in enumerate(self._groups):
@@ -202,7 +202,7 @@ class EmbeddingBagCollection(nn.Module):
             part_lengths = lengths[getattr(self, f"_members_{i}")].flatten()
             part = torch.cat([part_lengths.new_zeros(1), part_lengths.cumsum(0)])
             out = pooled(self.memory, chosen, numbers, group, part, mode, factors)
-            out = out.view(len(members), batch, -1)
+            out = out.view(len(members), batch, out.shape[1])
             for place, member in enumerate(members):
                 pieces[member] = out[place]
         return torch.cat(pieces, 1)
@@ -222,8 +222,12 @@ class EmbeddingBagCollection(nn.Module):
             raise ValueError(f"features {missing} are missing; the input has {keys}")
         if keys == list(self.features):
             return values, offsets, weights
-        batch = (len(offsets) - 1) // len(keys)
-        bounds = offsets.long()
+        bounds = checked_offsets(offsets, len(values), include_last=True)
+        if (len(bounds) - 1) % len(keys):
+            raise ValueError(
+                f"offsets must be [{len(keys)} keys * batch + 1], found {len(bounds)} entries"
+            )
+        batch = (len(bounds) - 1) // len(keys)
         order = [keys.index(name) for name in self.features]
         spans = [slice(int(bounds[k * batch]), int(bounds[(k + 1) * batch])) for k in order]
         lengths = bounds.diff().view(len(keys), batch)[order].flatten()

@@ -56,26 +56,66 @@ def compress_(
         raise ValueError(
             "compress_: the model itself is an embedding; make an lma.EmbeddingBag instead"
         )
-    wanted = {
-        names.get(name, name): Table(names.get(name, name), m.num_embeddings, m.embedding_dim)
-        for name, m in found.items()
+    if hasattr(model, MEMORY_NAME):
+        raise ValueError(
+            f"compress_: the model has a {MEMORY_NAME} already; compress all modules in one call"
+        )
+    if len({module.sparse for module in found.values()}) > 1 and "sparse" not in memory_arguments:
+        raise ValueError(
+            "compress_: some modules have sparse gradients and some have not, and they will share "
+            "one memory; give sparse=True or sparse=False"
+        )
+    table_names = _table_names(found, names)
+    wanted = _wanted_tables(found, table_names)
+    first = next(iter(found.values()))
+    settings = {
+        "device": first.weight.device,
+        "dtype": first.weight.dtype,
+        "sparse": first.sparse,
+        **memory_arguments,
     }
-    first = next(iter(found.values())).weight
-    memory = SharedMemory(
-        list(wanted.values()),
-        budget=budget,
-        compression=compression,
-        **{"device": first.device, "dtype": first.dtype, **memory_arguments},
-    )
+    memory = SharedMemory(wanted, budget=budget, compression=compression, **settings)
     replacements: dict[int, nn.Module] = {}
-    for name, module in found.items():
+    for module in found.values():
         if id(module) not in replacements:
-            replacements[id(module)] = _replacement(module, names.get(name, name), memory)
+            replacements[id(module)] = _replacement(module, table_names[id(module)], memory)
     for name, module in found.items():
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, replacements[id(module)])
     model.add_module(MEMORY_NAME, memory)
     return model
+
+
+def _table_names(found: Mapping[str, nn.Module], names: Mapping[str, str]) -> dict[int, str]:
+    """The table of every module, by the module's id: one, however many names it goes by."""
+    chosen: dict[int, str] = {}
+    for name, module in found.items():
+        table = names.get(name)
+        if table is not None and chosen.setdefault(id(module), table) != table:
+            raise ValueError(
+                f"tables: {name!r} is {table!r}, and the same module elsewhere is "
+                f"{chosen[id(module)]!r}"
+            )
+    for name, module in found.items():
+        chosen.setdefault(id(module), name)
+    return chosen
+
+
+def _wanted_tables(
+    found: Mapping[str, nn.Embedding | nn.EmbeddingBag], table_names: Mapping[int, str]
+) -> list[Table]:
+    """The tables to lay out; modules given the same table must have the same shape."""
+    wanted: dict[str, Table] = {}
+    for name, module in found.items():
+        table = table_names[id(module)]
+        own = Table(table, module.num_embeddings, module.embedding_dim)
+        other = wanted.setdefault(table, own)
+        if own != other:
+            raise ValueError(
+                f"tables: {name!r} is [{own.num_embeddings}, {own.embedding_dim}], another module "
+                f"of table {table!r} is [{other.num_embeddings}, {other.embedding_dim}]"
+            )
+    return list(wanted.values())
 
 
 def _replacement(

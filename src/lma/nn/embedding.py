@@ -83,7 +83,8 @@ class _TableModule(nn.Module):
         return self.memory.memory_report()
 
     def _numbers(self, ids: Tensor) -> Tensor:
-        return torch.full((1,), self._number, dtype=torch.int64, device=ids.device)
+        shape = (1,) * min(1, ids.dim())
+        return torch.full(shape, self._number, dtype=torch.int64, device=ids.device)
 
     def extra_repr(self) -> str:
         """Sizes, as torch prints them."""
@@ -140,6 +141,12 @@ class Embedding(_TableModule):
             ids = self.memory.accept(ids, numbers)
             return self.memory.lookup(ids, numbers, self._group)
         padding = ids == self.padding_idx
+        if self.memory.sparse:
+            # Left out, as in torch: a zero in a sparse gradient would still move Adam's state.
+            found = self.memory.accept(ids[~padding], numbers)
+            vectors = self.memory.lookup(found, numbers, self._group)
+            out = vectors.new_zeros(*ids.shape, self.embedding_dim)
+            return out.index_put((~padding,), vectors)
         # Any id in place of the padding: its vector is masked, and so is the gradient to it.
         ids = self.memory.accept(ids.masked_fill(padding, 0), numbers)
         vectors = self.memory.lookup(ids, numbers, self._group)

@@ -69,7 +69,8 @@ class SharedMemory(nn.Module):
         self.out_of_range = out_of_range
         self.sparse = sparse
         dims = [table.embedding_dim for table in allocation.tables]
-        self.init_std = init_std or 0.25 / max(1, max(dims, default=1)) ** 0.5
+        default_std = 0.25 / max(1, max(dims, default=1)) ** 0.5
+        self.init_std = default_std if init_std is None else init_std
         self.weight = nn.Parameter(
             torch.empty(
                 allocation.num_blocks,
@@ -83,6 +84,8 @@ class SharedMemory(nn.Module):
             "sizes", torch.tensor(sizes, dtype=torch.int64, device=device), persistent=False
         )
         self._bounded = any(size >= 0 for size in sizes)
+        # A table of no tokens has no id to mend a wrong one to.
+        self._has_empty = 0 in sizes
         self.reset_parameters()
 
     sizes: Tensor
@@ -111,10 +114,12 @@ class SharedMemory(nn.Module):
             return ids
         size = self.sizes[numbers]
         if self.out_of_range == "wrap":
-            return torch.where(size < 0, ids, ids.remainder(size.clamp(min=1)))
-        if self.out_of_range == "clamp":
+            ids = torch.where(size < 0, ids, ids.remainder(size.clamp(min=1)))
+        elif self.out_of_range == "clamp":
             top = (size - 1).clamp(min=0)
-            return torch.where(size < 0, ids, torch.minimum(ids.clamp(min=0), top))
+            ids = torch.where(size < 0, ids, torch.minimum(ids.clamp(min=0), top))
+        if self.out_of_range != "error" and not self._has_empty:
+            return ids
         bad = ((ids < 0) | (ids >= size)) & (size >= 0)
         if bool(bad.any()):
             where = bad.nonzero()[0].tolist()
