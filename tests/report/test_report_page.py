@@ -84,7 +84,7 @@ def test_page_says_everything(page):
         "A title", "A note.", "On ml-1m, where the full tables have test AUC 0.8065",
         "Quality against serving bytes", "All results", "Learning curves", "Where the bytes went",
         "Realised against wanted sharing", "Nearest tokens by shared memory", "How to reproduce",
-        "1 pairs; realised minus wanted: mean +0.1000", "Toy Story (1995)", "Aladdin", "0.62",
+        "1 pair; realised minus wanted: mean +0.1000", "Toy Story (1995)", "Aladdin", "0.62",
         "49c3924", '"learning_rate": 0.001', "demo is a synthetic log", "synthetic clicks",
         "One seed only",
     ):  # fmt: skip
@@ -106,8 +106,8 @@ def test_numbers_of_the_table_stand_in_the_page(page):
     assert page.count('<tr class="best">') == 6
 
 
-def test_page_repeats_bit_for_bit(page):
-    runs = make_comparison(1)
+def test_page_repeats_bit_for_bit():
+    runs = [run for run in make_comparison(1) if run.target in ("", "16x")]
     assert render_report(runs, title="t") == render_report(runs, title="t")
 
 
@@ -183,9 +183,8 @@ def largest_file(num_bytes):
 def test_a_full_disk_leaves_the_old_page(tmp_path):
     path = tmp_path / "report.html"
     path.write_text("old")
-    text = render_report([make_run()], title="t")
     with largest_file(1000), pytest.raises(OSError, match="File too large"):
-        lma.report.atomic.write_atomically(path, text.encode())
+        write_report([make_run()], path, title="t")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -229,6 +228,7 @@ def imported(tree, *, at_import_only):
 def test_report_never_imports_torch_and_plots_only_at_first_use():
     files = sorted(Path(lma.report.__file__).parent.glob("*.py"))
     assert len(files) > 20
+    below = {"lma.files", "lma.results"}
     for file in files:
         tree = ast.parse(file.read_text(encoding="utf-8"))
         everything = {name.split(".")[0] for name in imported(tree, at_import_only=False)}
@@ -236,7 +236,7 @@ def test_report_never_imports_torch_and_plots_only_at_first_use():
         first = {name.split(".")[0] for name in imported(tree, at_import_only=True)}
         assert not first & {"matplotlib", "jinja2", "markupsafe", "rich", "numpy"}, file
         own = {name for name in imported(tree, at_import_only=False) if name.startswith("lma")}
-        assert all(name.startswith("lma.report.") or name == "lma.results" for name in own), file
+        assert all(name.startswith("lma.report.") or name in below for name in own), file
 
 
 def test_examples_in_docstrings():

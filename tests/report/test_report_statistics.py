@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -23,6 +23,7 @@ def test_quantile_refuses_what_has_none(probability, degrees):
         student_t_quantile(probability, degrees)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=12))
 def test_estimate_equals_numpy_and_scipy(values):
     found = estimate(values)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import importlib.resources
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from lma.report.atomic import write_atomically
+from lma.files import replace_file
 from lma.report.best import best_per_budget
 from lma.report.canvas import style
 from lma.report.caveats import caveats
@@ -50,7 +51,9 @@ def write_report(
         ValueError: There is no result, or `extras` is not of this form.
         OSError: The page cannot be written; an older one stands.
     """
-    write_atomically(path, render_report(results, title=title, extras=extras, notes=notes).encode())
+    page = render_report(results, title=title, extras=extras, notes=notes)
+    with replace_file(Path(path)) as temporary:
+        temporary.write_bytes(page.encode())
 
 
 def render_report(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lma.report.atomic import write_atomically
+from lma.files import replace_file
 from lma.report.canvas import add_axes, new_figure, style, to_bytes
 from lma.report.picture import AXIS_LABELS, Axis, draw_picture
 from lma.report.summary import Summary, summarise
@@ -45,7 +45,8 @@ def save_plot(
     with style():
         figure, _ = picture_figure(summaries, x, size, titles=True)
         content = to_bytes(figure, kind)
-    write_atomically(path, content)
+    with replace_file(Path(path)) as temporary:
+        temporary.write_bytes(content)
 
 
 def picture_figure(

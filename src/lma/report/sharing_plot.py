@@ -9,6 +9,7 @@ from typing import Any
 from lma.report.canvas import add_axes, new_figure
 from lma.report.extras import Sharing
 from lma.report.palette import INK, MUTED, WEIGHTS
+from lma.report.units import signed
 
 SIDE = 360.0
 MOST_POINTS = 1500
@@ -61,7 +62,8 @@ def sharing_statistics(sharing: Sharing) -> str:
     gaps = [b - a for a, b in zip(wanted, realised, strict=True)]
     bias = math.fsum(gaps) / n
     distance = math.fsum(map(abs, gaps)) / n
-    text = f"{n:,} pairs; realised minus wanted: mean {bias:+.4f}, mean absolute {distance:.4f}"
+    noun = "pair" if n == 1 else "pairs"
+    text = f"{n:,} {noun}; realised minus wanted: mean {signed(bias)}, mean absolute {distance:.4f}"
     r = _correlation(wanted, realised)
     return text + (f"; correlation {r:.3f}." if math.isfinite(r) else ".")
 
