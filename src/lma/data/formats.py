@@ -12,6 +12,7 @@ from lma.data.bad_rows import BadRows
 from lma.data.criteo import CriteoReader
 from lma.data.movielens import MovieLensReader
 from lma.data.raw import LogReader
+from lma.errors import DataError
 
 if TYPE_CHECKING:
     import polars as pl
@@ -40,6 +41,10 @@ def open_log(
     paths = [Path(path) for path in inputs]
     if not paths:
         raise ValueError("no input files given")
+    if format in FORMATS:
+        for path in paths:
+            if not path.exists():
+                raise DataError(f"{path}: no such file or folder")
     if format == "criteo":
         return CriteoReader(paths, labelled)
     if format == "movielens":

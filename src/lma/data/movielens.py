@@ -58,6 +58,9 @@ class MovieLensReader:
                 f"movies.parquet, found {', '.join(map(str, inputs)) or 'nothing'}"
             )
         self.files = tuple(inputs[0] / f"{name}.parquet" for name in _COLUMNS)
+        for file in self.files:
+            if not file.exists():
+                raise DataError(f"{file}: no such file")
 
     @cached_property
     def _tables(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:

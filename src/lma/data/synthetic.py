@@ -40,13 +40,14 @@ CRITEO_CARDINALITIES: Final = (
     *(1460, 583, 10131227, 2202608, 305, 24, 12517, 633, 3, 93145, 5683, 8351593, 3194),
     *(27, 14992, 5461306, 10, 5652, 2173, 4, 7046547, 18, 15, 286181, 105, 142572),
 )
-NUM_CLUSTERS: Final = 64
+NUM_CLUSTERS: Final = 32
+AFFINITY_RANK: Final = 3
 # A field never shrinks below this many tokens (or its published number, if smaller).
 SMALLEST_FIELD: Final = 48
 CHUNK_ROWS: Final = 16_384  # small enough for a chunk's arrays to stay in cache
 
-BIAS: Final = -1.72
-SIGNAL: Final = 1.5
+BIAS: Final = -1.97
+SIGNAL: Final = 2.0
 DENSE_SIGNAL: Final = 0.5
 NOISE: Final = 0.3
 
@@ -71,30 +72,30 @@ class _Field:
 _FIELDS: Final = (
     _Field("user", noise=0.5, weight=0.5),  # C1
     _Field("none", weight=0.6),  # C2
-    _Field("user", noise=0.15, zipf=0.75, empty=0.02, weight=1.0),  # C3
+    _Field("user", noise=0.1, zipf=0.75, empty=0.02, weight=1.0),  # C3
     _Field("ad", parent=11, noise=0.1, zipf=0.9, empty=0.02, weight=0.8),  # C4
     _Field("none"),  # C5
     _Field("user", noise=0.6, weight=0.3),  # C6
     _Field("none", zipf=1.0, weight=0.6),  # C7
     _Field("ad", noise=0.7),  # C8
     _Field("none", weight=0.3),  # C9
-    _Field("ad", parent=3, noise=0.2, weight=0.8),  # C10
+    _Field("ad", parent=3, noise=0.4, weight=0.8),  # C10
     _Field("none", zipf=1.0, weight=0.5),  # C11
-    _Field("ad", noise=0.15, zipf=0.8, empty=0.02, weight=1.0),  # C12
+    _Field("ad", noise=0.1, zipf=0.8, empty=0.02, weight=1.0),  # C12
     _Field("none"),  # C13
     _Field("ad", noise=0.6, weight=0.3),  # C14
     _Field("user", noise=0.5, zipf=1.0, weight=0.5),  # C15
-    _Field("user", parent=2, noise=0.1, zipf=0.8, empty=0.02, weight=0.9),  # C16
+    _Field("user", parent=2, noise=0.05, zipf=0.8, empty=0.02, weight=0.9),  # C16
     _Field("none", weight=0.3),  # C17
-    _Field("ad", noise=0.6, weight=0.4),  # C18
+    _Field("ad", noise=0.5, weight=0.4),  # C18
     _Field("none", empty=0.44),  # C19
     _Field("user", noise=0.7, empty=0.44),  # C20
-    _Field("ad", parent=11, noise=0.1, zipf=0.8, empty=0.02, weight=0.9),  # C21
+    _Field("ad", parent=11, noise=0.05, zipf=0.8, empty=0.02, weight=0.9),  # C21
     _Field("none", empty=0.76),  # C22
     _Field("none", weight=0.3),  # C23
-    _Field("user", parent=15, noise=0.3, zipf=1.0, empty=0.03, weight=0.6),  # C24
+    _Field("user", parent=15, noise=0.4, zipf=1.0, empty=0.03, weight=0.6),  # C24
     _Field("none", empty=0.44),  # C25
-    _Field("ad", noise=0.4, zipf=1.0, empty=0.44, weight=0.5),  # C26
+    _Field("ad", noise=0.5, zipf=1.0, empty=0.3, weight=0.5),  # C26
 )
 
 # Per integer column: mean and spread of log(1 + value), share missing, effect on the label.
@@ -199,12 +200,15 @@ class SyntheticLog:
         self.cardinalities = tuple(
             max(round(n * scale), min(n, SMALLEST_FIELD)) for n in CRITEO_CARDINALITIES
         )
-        cells = np.arange(NUM_CLUSTERS * NUM_CLUSTERS, dtype=np.int64)
         sides = np.arange(NUM_CLUSTERS, dtype=np.int64)
+        interests = [
+            np.stack([self._normal(f"interest {k} of {side}", sides) for k in range(AFFINITY_RANK)])
+            for side in ("users", "ads")
+        ]
         self._affinity = _unit_variance(
-            0.5 * self._normal("affinity of users", sides)[:, None]
-            + 0.5 * self._normal("affinity of ads", sides)[None, :]
-            + 0.7 * self._normal("affinity", cells).reshape(NUM_CLUSTERS, NUM_CLUSTERS)
+            0.6 * self._normal("affinity of users", sides)[:, None]
+            + 0.6 * self._normal("affinity of ads", sides)[None, :]
+            + 0.6 * interests[0].T @ interests[1] / math.sqrt(AFFINITY_RANK)
         )
 
     def frames(self, rows: int, first_row: int = 0) -> Iterator[tuple[int, pl.DataFrame]]:

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 from lma.errors import DataError
 
@@ -35,8 +35,8 @@ class TextBlock:
     bytes_done: int
 
 
-def read_text_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[TextBlock]:
-    """The file's lines in blocks of about `block_bytes`.
+def read_text_blocks(path: Path, block_bytes: int | None = None) -> Iterator[TextBlock]:
+    """The file's lines in blocks of about `block_bytes` (`BLOCK_BYTES`).
 
     Gzip (several members too) and zstd are told by their first bytes, not by the name.
 
@@ -63,7 +63,7 @@ def read_text_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Tex
         line = 1
         rest = b""
         while True:
-            read = _read(stream, block_bytes, path, line)
+            read = _read(stream, block_bytes or BLOCK_BYTES, path, line)
             if read:
                 cut = read.rfind(b"\n") + 1
                 if not cut:
@@ -101,15 +101,3 @@ def _read(stream: Any, size: int, path: Path, line: int) -> bytes:
 def count_lines(path: Path) -> int:
     """Number of lines of a text file, plain or compressed."""
     return sum(block.lines for block in read_text_blocks(path))
-
-
-def open_binary(path: Path) -> IO[bytes]:
-    """The file's bytes.
-
-    Raises:
-        DataError: It cannot be opened.
-    """
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
