@@ -10,6 +10,7 @@ import torch
 from log_files import random_split_by_hand, rank_by_hand
 
 from lma.data import prepare, read_raw
+from lma.data.splits import RandomSplit
 from lma.errors import DataError
 
 
@@ -102,17 +103,20 @@ def test_movielens_1m(real_logs, tmp_path):
     ratings = pd.read_parquet(folder / "ratings.parquet")
     users = pd.read_parquet(folder / "users.parquet")
     wanted = ratings.merge(users, on="user", how="left")
-    wanted["split"] = random_split_by_hand(len(wanted), 0)
+    parts = RandomSplit(0).assign(np.arange(len(wanted)))
+    wanted["split"] = [("train", "validation", "test")[part] for part in parts]
     for part in ("train", "validation", "test"):
         rows = wanted[wanted.split == part]
         batches = list(dataset.batches(part, 1 << 17))
         assert torch.cat([b.labels for b in batches]).tolist() == (rows.rating >= 4).tolist()
         for number, name in ((0, "user"), (1, "movie"), (5, "zip")):
             ids = [b.values[number * len(b) : (number + 1) * len(b)] for b in batches]
-            titles = np.array(dataset.encoder.dictionary(name).values.to_pylist() + ["?"])
-            shown = titles[torch.cat(ids).numpy()]
-            known = np.isin(rows[name].astype(str), titles)
-            assert (shown == np.where(known, rows[name].astype(str), "?")).all()
+            titles = dataset.encoder.dictionary(name).values.to_pylist()
+            known = dict(enumerate(titles))
+            shown = [known.get(i) for i in torch.cat(ids).tolist()]
+            vocabulary = set(titles)
+            raw = rows[name].astype(str).tolist()
+            assert shown == [value if value in vocabulary else None for value in raw]
     assert dataset.meta["rows"] == 1_000_209
     sizes = {f.name: f.num_embeddings for f in dataset.schema.features}
     assert sizes == {
