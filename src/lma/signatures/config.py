@@ -4,47 +4,99 @@ from __future__ import annotations
 
 import dataclasses
 
-SIMILARITIES = ("rows", "context", "labelled_context")
+SIMILARITIES = ("rows", "context", "labelled_context", "positive_context")
+KINDS = ("random", "learned")
+QUANTISERS = ("product", "residual")
+# (num_codes, code_bits) of a kind where none are given.
+DEFAULT_CODES = {"random": (8, 16), "learned": (4, 8)}
+MOST_LEARNED_BITS = 12
 
 
 @dataclasses.dataclass(frozen=True)
 class SignatureConfig:
-    """Settings of min-hash signatures.
+    """Settings of signatures.
 
     Attributes:
-        similarity: Which sets are compared by Jaccard similarity: "rows" (the log rows a token
-            occurs in; SCMA, Desai et al. 2021), "context" (the tokens it meets in its rows) or
-            "labelled_context" (pairs of such a token and the row's label).
-        num_codes: Codes per signed token.
-        code_bits: Bits of one code. Below 16, codes collide often once a field has more than
-            some ten thousand context tokens.
+        similarity: What makes two tokens alike: "rows" (the log rows a token occurs in; SCMA,
+            Desai et al. 2021), "context" (the tokens it meets in its rows), "labelled_context"
+            (such tokens together with the row's label) or "positive_context" (the tokens it
+            meets in rows of label 1; for logs whose negatives are sampled). Learned codes take
+            contexts only, and read "labelled_context" as label residuals.
+        num_codes: Codes per signed token; 0: the kind's default, 8 random or 4 learned ones.
+        code_bits: Bits of one code; 0: the kind's default, 16 random or 8 learned ones. Random
+            codes below 16 bits collide often once a field has more than some ten thousand
+            context tokens.
         sample_rows: Rows of the log to read, chosen by a hash of their numbers; None reads all.
-            The paper reads 125 000 for "rows".
+            The paper reads 125 000 for "rows". Random codes only.
         min_support: Tokens seen in fewer (sampled) rows get no signature.
-        seed: Seed of the hash functions.
+        seed: Seed of the hash functions and of k-means.
+        kind: "random" (min-hash) or "learned" (quantised context vectors).
+        dim: Dimension of the context vectors that learned codes quantise.
+        passes: Passes over the log that project it, after the one that counts tokens; each
+            sharpens the vectors by one step of subspace iteration.
+        quantiser: "product" (each code stands for some dimensions) or "residual" (each code
+            stands for what the ones before it left over).
+        shrinkage: Rows of an average token that are mixed into every context vector, so that
+            the few labels of a rare token do not show in its codes.
     """
 
     similarity: str = "labelled_context"
-    num_codes: int = 8
-    code_bits: int = 16
+    num_codes: int = 0
+    code_bits: int = 0
     sample_rows: int | None = None
     min_support: int = 2
     seed: int = 0
+    kind: str = "random"
+    dim: int = 32
+    passes: int = 2
+    quantiser: str = "product"
+    shrinkage: float = 20.0
 
     def __post_init__(self) -> None:
-        if self.similarity not in SIMILARITIES:
-            raise ValueError(
-                f"SignatureConfig.similarity must be one of {SIMILARITIES}, "
-                f"found {self.similarity!r}"
-            )
-        if not 1 <= self.num_codes <= 255:
-            raise ValueError(f"num_codes must be 1 to 255, found {self.num_codes}")
-        if not 1 <= self.code_bits <= 16:
-            raise ValueError(f"code_bits must be 1 to 16, found {self.code_bits}")
+        for name, choices in (
+            ("similarity", SIMILARITIES), ("kind", KINDS), ("quantiser", QUANTISERS)
+        ):  # fmt: skip
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"SignatureConfig.{name} must be one of {choices}, "
+                    f"found {getattr(self, name)!r}"
+                )
+        codes, bits = DEFAULT_CODES[self.kind]
+        object.__setattr__(self, "num_codes", self.num_codes or codes)
+        object.__setattr__(self, "code_bits", self.code_bits or bits)
+        limits = {
+            "num_codes": (1, 255), "code_bits": (1, 16), "dim": (1, 1024), "passes": (1, 10)
+        }  # fmt: skip
+        for name, (least, most) in limits.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} must be {least} to {most}, found {getattr(self, name)}")
         if self.min_support < 1:
             raise ValueError(f"min_support must be at least 1, found {self.min_support}")
         if self.sample_rows is not None and self.sample_rows < 1:
             raise ValueError(f"sample_rows must be at least 1, found {self.sample_rows}")
+        if not 0 <= self.shrinkage < float("inf"):
+            raise ValueError(f"shrinkage must be a number of rows >= 0, found {self.shrinkage}")
+        if self.kind == "learned":
+            self._check_learned()
+
+    def _check_learned(self) -> None:
+        if self.similarity == "rows":
+            raise ValueError(
+                "similarity 'rows' has no learned codes, which quantise contexts; "
+                "use 'labelled_context', 'positive_context' or 'context'"
+            )
+        if self.code_bits > MOST_LEARNED_BITS:
+            raise ValueError(
+                f"code_bits must be at most {MOST_LEARNED_BITS} where kind is 'learned' (k-means "
+                f"with 2^code_bits centroids), found {self.code_bits}"
+            )
+        if self.quantiser == "product" and self.num_codes > self.dim:
+            raise ValueError(
+                f"num_codes must be at most dim = {self.dim} where quantiser is 'product', found "
+                f"{self.num_codes}; raise dim or use quantiser='residual'"
+            )
+        if self.sample_rows is not None:
+            raise ValueError("sample_rows must be None where kind is 'learned': all rows are read")
 
     @property
     def shares_across_tables(self) -> bool:

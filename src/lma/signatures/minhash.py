@@ -7,75 +7,71 @@ p = psi + (1 - psi) / 2^code_bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from lma.errors import LmaError
-from lma.hashing import (
-    combine,
-    mix64,
-    reduce_range,
-    stream_seed,
-    stream_seeds,
-    table_salt,
-    token_keys,
-)
+from lma.hashing import combine, reduce_range, stream_seed, stream_seeds, table_salt, token_keys
+from lma.kernels.reference.minhash import NOTHING
 from lma.signatures.config import SignatureConfig
+from lma.signatures.row_batch import RowBatch, check_labels
+from lma.signatures.sections import SectionParts, make_table, most_frequent
 from lma.signatures.stats import LogStats, TableStats
-from lma.signatures.table import CODE_PADDING, Section, SignatureTable, pack_codes
+from lma.signatures.table import SignatureTable
+from lma.signatures.tokens import KeyedTokens, RankedTokens, Tokens
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
-NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)  # the minimum over no elements
-CHUNK_ROWS = 8192  # rows hashed at a time, to bound scratch memory
 # Streams of the hash family that signatures draw from; codes use 0 ... num_codes - 1.
 STREAM_SAMPLE, STREAM_CODE, STREAM_LABEL = 1 << 20, (1 << 20) + 1, (1 << 20) + 2
 
 
 class MinHashBuilder:
-    """Min-hashes of tokens, from batches of the log; results do not depend on batches' sizes.
+    """Min-hashes of tokens, from batches of the log.
+
+    The result is the same, bit for bit, for any sizes of batches, any order of merging and any
+    number of threads (`torch.get_num_threads()`).
 
     Args:
         tables: Vocabulary size of every feature's table, by name, in the order of the batches'
-            features; ids must be ranked by support, most frequent first.
+            features; ids must be ranked by support, most frequent first. None: ids are any
+            64-bit values, and tokens are told apart as they come.
         config: Similarity, number and width of codes, seed.
         num_signed: Tokens to build a signature for, per table (a plan's decision); all tokens
             of a table that is left out.
+        tokens: For tables of size None: the ids to build signatures for, instead of all met.
 
-    Memory: `8 * num_codes` bytes per token of `num_signed`, and 8 bytes per vocabulary token for
-    its support.
+    Memory: `8 * num_codes + 8` bytes per token of `num_signed`, and 8 bytes per vocabulary token
+    for its support; about 16 more per token of a table of size None.
     """
 
     def __init__(
         self,
-        tables: Mapping[str, int],
+        tables: Mapping[str, int | None],
         config: SignatureConfig,
         num_signed: Mapping[str, int] | None = None,
+        *,
+        tokens: Mapping[str, npt.ArrayLike] | None = None,
     ) -> None:
-        self.tables = dict(tables)
+        if config.kind != "random":
+            raise ValueError(
+                f"MinHashBuilder: config.kind must be 'random', found {config.kind!r}; "
+                "ContextCodeBuilder makes learned codes"
+            )
         self.config = config
-        for name, size in self.tables.items():
-            if size is None or size < 0:
-                raise ValueError(f"MinHashBuilder: table {name!r} needs a size, found {size}")
-        keep = num_signed or {}
-        self.num_signed = {
-            name: min(size, keep.get(name, size)) for name, size in self.tables.items()
-        }
+        self.tokens = token_sets(tables, num_signed or {}, tokens or {}, "MinHashBuilder")
+        self.tables = dict(tables)
         self.minima = {
-            name: np.full((count, config.num_codes), NOTHING)
-            for name, count in self.num_signed.items()
+            name: np.full((t.num_slots, config.num_codes), NOTHING)
+            for name, t in self.tokens.items()
         }
-        self.support = {name: np.zeros(size, np.int64) for name, size in self.tables.items()}
-        self.sampled = {name: np.zeros(count, np.int64) for name, count in self.num_signed.items()}
+        self.sampled = {name: np.zeros(len(m), np.int64) for name, m in self.minima.items()}
         self.num_rows = 0
         self._seeds = stream_seeds(config.seed, config.num_codes)
         self._salts = np.array([table_salt(name) for name in self.tables], dtype=np.uint64)
-
-    # --- update ----------------------------------------------------------------------------
 
     def update(
         self,
@@ -86,239 +82,167 @@ class MinHashBuilder:
         first_row: int | None = None,
         total_rows: int | None = None,
     ) -> None:
-        """Take in a batch of log rows.
+        """Take in a batch of log rows; a batch that is refused leaves the builder as it was.
 
         Args:
             values: Token ids: int64 [batch, features], or feature-major [total] with `offsets`.
             offsets: int64 [features * batch + 1], where each bag begins.
-            labels: 0 or 1 per row, [batch]; needed by "labelled_context" only.
+            labels: 0 or 1 per row, [batch]; needed by "labelled_context" and
+                "positive_context" only.
             first_row: Number of the first row in the whole log, which makes row numbers global
                 when several builders share the work; counts on from the last update if None.
             total_rows: Rows of the whole log, needed when `config.sample_rows` is set.
+
+        Raises:
+            TypeError, ValueError: Ids, offsets or labels cannot be used; says which and why.
         """
-        ids, offs, batch = self._check_batch(values, offsets)
-        label = self._check_labels(labels, batch)
+        who, similarity = "MinHashBuilder", self.config.similarity
+        batch = RowBatch.of(values, offsets, len(self.tables), who)
+        label = None
+        if similarity in ("labelled_context", "positive_context"):
+            label = check_labels(labels, batch.num_rows, who)
+        if self.config.sample_rows is not None and total_rows is None:
+            raise ValueError(f"{who}.update: config.sample_rows needs total_rows, found None")
         first = self.num_rows if first_row is None else first_row
-        self.num_rows += batch
-        rows = np.arange(first, first + batch, dtype=np.int64)
-        padded, present = _padded(ids, offs, len(self.tables), batch)
-        self._count(padded, present)
-        keep = self._sample(rows, total_rows)
-        for start in range(0, batch, CHUNK_ROWS):
-            chosen = np.nonzero(keep[start : start + CHUNK_ROWS])[0] + start
-            if len(chosen):
-                self._absorb(
-                    [p[chosen] for p in padded],
-                    [m[chosen] for m in present],
-                    rows[chosen],
-                    None if label is None else label[chosen],
-                )
+        numbers = np.arange(first, first + batch.num_rows, dtype=np.int64)
+        slots = take_in(self.tokens, batch, who)
+        self.num_rows += batch.num_rows
+        self._make_room()
+        keep = self._sample(numbers, total_rows)
+        if label is not None and similarity == "positive_context":
+            keep &= label == 1
+            label = None
+        self._absorb(batch, slots, np.nonzero(keep)[0], numbers, label)
 
-    def _check_batch(
-        self, values: npt.ArrayLike, offsets: npt.ArrayLike | None
-    ) -> tuple[I64, I64 | None, int]:
-        ids = np.asarray(values)
-        if ids.dtype.kind not in "iu" or (ids.dtype == np.uint64):
-            raise TypeError(f"MinHashBuilder.update: values must be int64 ids, found {ids.dtype}")
-        ids = ids.astype(np.int64, copy=False)
-        features = len(self.tables)
-        if offsets is None:
-            if ids.ndim != 2 or ids.shape[1] != features:
-                raise ValueError(
-                    f"MinHashBuilder.update: without offsets, values must be [batch, {features}], "
-                    f"found {list(ids.shape)}"
-                )
-            return ids, None, len(ids)
-        offs = np.asarray(offsets)
-        if offs.dtype.kind not in "iu" or offs.ndim != 1 or (len(offs) - 1) % features:
-            raise ValueError(
-                f"MinHashBuilder.update: offsets must be integers [{features} * batch + 1], "
-                f"found {offs.dtype} {list(offs.shape)}"
-            )
-        offs = offs.astype(np.int64)
-        if ids.ndim != 1 or offs[0] != 0 or offs[-1] != len(ids) or np.any(np.diff(offs) < 0):
-            raise ValueError(
-                "MinHashBuilder.update: offsets must ascend from 0 to len(values), found "
-                f"{offs[0]} ... {offs[-1]} for values of shape {list(ids.shape)}"
-            )
-        return ids, offs, (len(offs) - 1) // features
+    def _absorb(
+        self, batch: RowBatch, slots: I64, rows: I64, numbers: I64, label: U64 | None
+    ) -> None:
+        # Here, so that importing lma loads no Numba.
+        from lma.kernels.cpu.signatures_minhash import update_context_minima, update_row_minima
 
-    def _check_labels(self, labels: npt.ArrayLike | None, batch: int) -> U64 | None:
-        if self.config.similarity != "labelled_context":
-            return None
-        if labels is None:
-            raise ValueError("MinHashBuilder.update: 'labelled_context' needs labels")
-        label = np.asarray(labels)
-        if label.shape != (batch,) or not np.all((label == 0) | (label == 1)):
-            raise ValueError(
-                f"MinHashBuilder.update: labels must be 0 or 1, shape [{batch}], "
-                f"found shape {list(label.shape)} with values {np.unique(label)[:5]}"
-            )
-        return label.astype(np.uint64)
-
-    def _count(self, padded: list[I64], present: list[npt.NDArray[np.bool_]]) -> None:
-        for (name, size), ids, mask in zip(self.tables.items(), padded, present, strict=True):
-            chosen = ids[mask]
-            if len(chosen) and (chosen.min() < 0 or chosen.max() >= size):
-                bad = chosen[(chosen < 0) | (chosen >= size)][0]
-                raise ValueError(
-                    f"MinHashBuilder.update: id {bad} of table {name!r} is outside [0, {size})"
-                )
-            self.support[name] += np.bincount(chosen, minlength=size)
+        minima, sampled = list(self.minima.values()), list(self.sampled.values())
+        if self.config.similarity == "rows":
+            update_row_minima(batch.offsets, slots, rows, numbers, self._seeds, minima, sampled)
+            return
+        states = None
+        if label is not None:
+            states = combine(stream_seed(self.config.seed, STREAM_LABEL), label)
+        update_context_minima(
+            batch.values, batch.offsets, slots, rows, self._salts, states, self._seeds,
+            minima, sampled,
+        )  # fmt: skip
 
     def _sample(self, rows: I64, total_rows: int | None) -> npt.NDArray[np.bool_]:
         wanted = self.config.sample_rows
-        if wanted is None:
+        if wanted is None or total_rows is None:
             return np.ones(len(rows), np.bool_)
-        if total_rows is None:
-            raise ValueError("MinHashBuilder.update: sample_rows needs total_rows")
         # A row is kept by a hash of its number, so shards and processes agree on the sample.
         place = reduce_range(combine(stream_seed(self.config.seed, STREAM_SAMPLE), rows), 1 << 30)
         return np.asarray(place < wanted / total_rows * (1 << 30))
 
-    def _absorb(
-        self,
-        padded: list[I64],
-        present: list[npt.NDArray[np.bool_]],
-        rows: I64,
-        label: U64 | None,
-    ) -> None:
-        ids = np.concatenate(padded, axis=1)
-        there = np.concatenate(present, axis=1)
-        salts = np.repeat(self._salts, [p.shape[1] for p in padded])
-        keys = token_keys(salts, ids)
-        if self.config.similarity == "rows":
-            elements = np.broadcast_to(mix64(rows)[:, None], keys.shape)
-        elif label is None:
-            elements = keys
-        else:
-            state = stream_seed(self.config.seed, STREAM_LABEL)
-            elements = combine(combine(state, label)[:, None], keys)
-        for code, seed in enumerate(self._seeds):
-            minima = self._row_minima(combine(seed, elements), there)
-            column = 0
-            for name, part, mask in zip(self.tables, padded, present, strict=True):
-                width = part.shape[1]
-                signed = mask & (part < self.num_signed[name])
-                np.minimum.at(
-                    self.minima[name][:, code],
-                    part[signed],
-                    minima[:, column : column + width][signed],
-                )
-                if code == 0:
-                    self.sampled[name] += np.bincount(part[signed], minlength=self.num_signed[name])
-                column += width
-
-    def _row_minima(self, hashes: U64, there: npt.NDArray[np.bool_]) -> U64:
-        """Smallest element hash that each entry of a row meets, in O(entries) per row.
-
-        For row sets every entry meets the row itself. For contexts an entry meets the other
-        entries, so it takes the row's smallest hash, or the second smallest where the smallest
-        is its own.
-        """
-        if self.config.similarity == "rows":
-            return hashes
-        hashes = np.where(there, hashes, NOTHING)
-        if hashes.shape[1] < 2:
-            return np.full_like(hashes, NOTHING)
-        two = np.partition(hashes, 1, axis=1)[:, :2]
-        return np.where(hashes == two[:, :1], two[:, 1:], two[:, :1])
-
-    # --- merge and finish --------------------------------------------------------------------
+    def _make_room(self) -> None:
+        """Minima for tokens met for the first time."""
+        for name, tokens in self.tokens.items():
+            have = len(self.minima[name])
+            if tokens.num_slots > have:
+                room = max(tokens.num_slots, have * 3 // 2)
+                minima = np.full((room, self.config.num_codes), NOTHING)
+                minima[:have] = self.minima[name]
+                sampled = np.zeros(room, np.int64)
+                sampled[:have] = self.sampled[name]
+                self.minima[name], self.sampled[name] = minima, sampled
 
     def merge(self, other: MinHashBuilder) -> MinHashBuilder:
         """Add what another builder saw; commutative and associative. Returns self."""
-        mine = (self.config, self.tables, self.num_signed)
-        theirs = (other.config, other.tables, other.num_signed)
-        if mine != theirs:
-            raise LmaError(f"cannot merge builders of different settings: {mine} and {theirs}")
-        for name in self.tables:
-            np.minimum(self.minima[name], other.minima[name], out=self.minima[name])
-            self.support[name] += other.support[name]
-            self.sampled[name] += other.sampled[name]
+        check_same_settings(self, other)
+        for name, tokens in self.tokens.items():
+            slots = tokens.merge(other.tokens[name])
+            self._make_room()
+            known = slots >= 0
+            theirs = other.minima[name][: len(slots)][known]
+            mine = self.minima[name]
+            mine[slots[known]] = np.minimum(mine[slots[known]], theirs)
+            self.sampled[name][slots[known]] += other.sampled[name][: len(slots)][known]
         self.num_rows += other.num_rows
         return self
 
     def stats(self) -> LogStats:
         """Support histograms of what was seen so far, for `lma.plan`."""
-        return LogStats.of([TableStats.of_supports(n, s) for n, s in self.support.items()])
+        return LogStats.of([TableStats.of_supports(n, t.supports) for n, t in self.tokens.items()])
 
     def finish(self, num_signed: Mapping[str, int] | None = None) -> SignatureTable:
-        """Freeze into a `SignatureTable` with `prefix` indexes.
+        """Freeze into a `SignatureTable`: `prefix` indexes, `fingerprint` for tables of any ids.
 
         Args:
             num_signed: Tokens to keep per table, at most those built. None keeps the leading
                 tokens whose support reaches `config.min_support`.
         """
-        sections, parts = [], []
-        for name, minima in self.minima.items():
-            count = len(minima) if num_signed is None else min(num_signed[name], len(minima))
-            if num_signed is None:
-                low = np.nonzero(self.support[name][:count] < self.config.min_support)[0]
-                count = int(low[0]) if len(low) else count
-            if not count:
-                continue
-            codes = self._codes(name, minima[:count])
-            parts.append(pack_codes(codes, self.config.code_bits))
-            sections.append(
-                Section(
-                    name,
-                    "random",
-                    self.config.similarity,
-                    self.config.num_codes,
-                    self.config.code_bits,
-                    count,
+        parts = []
+        for name, tokens in self.tokens.items():
+            wanted = None if num_signed is None else num_signed[name]
+            slots = most_frequent(tokens, wanted, self.config.min_support)
+            if len(slots):
+                ids = tokens.ids()[slots]
+                parts.append(
+                    SectionParts.of(tokens, ids, self._codes(name, ids, slots), self.config)
                 )
-            )
-        return make_table(sections, parts, self.config.seed, {"rows": self.num_rows})
+        return make_table(parts, self.config.seed, {"rows": self.num_rows})
 
-    def _codes(self, name: str, minima: U64) -> U64:
+    def _codes(self, name: str, ids: I64, slots: I64) -> U64:
         """Codes of the winners; a token whose sample is too small hashes its own key instead.
 
         Such a token shares places by chance alone, as an unsigned one does.
         """
-        keys = token_keys(np.uint64(table_salt(name)), np.arange(len(minima)))
+        keys = token_keys(np.uint64(table_salt(name)), ids)
         own = combine(self._seeds, keys[:, None])
-        seen = self.sampled[name][: len(minima)] >= self.config.min_support
+        minima = self.minima[name][slots]
+        seen = self.sampled[name][slots] >= self.config.min_support
         winner = np.where(seen[:, None] & (minima != NOTHING), minima, own)
         state = stream_seed(self.config.seed, STREAM_CODE)
         return combine(state, winner) >> np.uint64(64 - self.config.code_bits)
 
 
-def make_table(
-    sections: Sequence[Section], parts: Sequence[Any], seed: int, provenance: Mapping[str, Any]
-) -> SignatureTable:
-    """A `SignatureTable` of packed sections, with the spare bytes behind them."""
-    import torch
-
-    padding = torch.zeros(CODE_PADDING, dtype=torch.uint8)
-    return SignatureTable(sections, torch.cat([*parts, padding]), seed=seed, provenance=provenance)
-
-
-def _padded(
-    ids: I64, offsets: I64 | None, features: int, batch: int
-) -> tuple[list[I64], list[npt.NDArray[np.bool_]]]:
-    """Per feature: ids [batch, longest bag] and a mask of the distinct entries that are there."""
-    if offsets is None:
-        ones = np.ones((batch, 1), np.bool_)
-        return [ids[:, f : f + 1] for f in range(features)], [ones] * features
-    padded, present = [], []
-    lengths = np.diff(offsets).reshape(features, batch)
-    for feature in range(features):
-        length = lengths[feature]
-        width = max(1, int(length.max(initial=0)))
-        mask = np.arange(width) < length[:, None]
-        out = np.zeros((batch, width), np.int64)
-        begin, end = offsets[feature * batch], offsets[(feature + 1) * batch]
-        out[mask] = ids[begin:end]
-        if width > 1:
-            # A value repeated in a row counts once.
-            order = np.argsort(np.where(mask, out, np.iinfo(np.int64).max), axis=1, kind="stable")
-            out, mask = np.take_along_axis(out, order, 1), np.take_along_axis(mask, order, 1)
-            mask[:, 1:] &= out[:, 1:] != out[:, :-1]
-        padded.append(out)
-        present.append(mask)
-    return padded, present
+def token_sets(
+    tables: Mapping[str, int | None],
+    num_signed: Mapping[str, int],
+    tokens: Mapping[str, npt.ArrayLike],
+    who: str,
+) -> dict[str, Tokens]:
+    """One `Tokens` per table of a builder."""
+    unknown = [name for name in (*num_signed, *tokens) if name not in tables]
+    if unknown:
+        raise ValueError(f"{who}: no tables {unknown}; there are {list(tables)}")
+    sets: dict[str, Tokens] = {}
+    for name, size in tables.items():
+        if size is None:
+            sets[name] = KeyedTokens(name, tokens.get(name))
+        elif size < 0:
+            raise ValueError(f"{who}: table {name!r} needs a size >= 0, found {size}")
+        else:
+            sets[name] = RankedTokens(name, size, max(0, min(size, num_signed.get(name, size))))
+    return sets
 
 
-__all__ = ["MinHashBuilder", "make_table"]
+def take_in(tokens: Mapping[str, Tokens], batch: RowBatch, who: str) -> I64:
+    """Check, locate and count all entries of a batch: their slots, -1 for unsigned tokens."""
+    slots = np.empty(len(batch.values), np.int64)
+    parts = [(table, batch.feature(f)) for f, table in enumerate(tokens.values())]
+    for table, where in parts:
+        table.check(batch.values[where], who)
+    for table, where in parts:
+        slots[where] = table.locate(batch.values[where])
+        table.count(batch.values[where], slots[where])
+    return slots
+
+
+def check_same_settings(one: MinHashBuilder, two: MinHashBuilder) -> None:
+    """`LmaError` with both settings named, unless they are equal."""
+    mine, theirs = (
+        (b.config, b.tables, {n: t.num_slots for n, t in b.tokens.items() if b.tables[n]})
+        for b in (one, two)
+    )
+    if mine != theirs:
+        raise LmaError(f"cannot merge builders of different settings: {mine} and {theirs}")
+
+
+__all__ = ["MinHashBuilder", "check_same_settings", "take_in", "token_sets"]

@@ -1,0 +1,71 @@
+"""Numba kernels over the bags of a batch: repeated values, supports, slots of ranked tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from lma.kernels.cpu import mix
+
+I64 = npt.NDArray[np.int64]
+
+kernel: Any = mix.kernel  # typed so, its kernels are called without complaint
+
+
+@kernel
+def _distinct(values, offsets, out, out_offsets):  # type: ignore[no-untyped-def]
+    end = 0
+    out_offsets[0] = 0
+    for bag in range(len(offsets) - 1):
+        begin = end
+        for i in range(offsets[bag], offsets[bag + 1]):
+            value = values[i]
+            # Insertion into the bag's sorted run; bags are short.
+            place = end
+            while place > begin and out[place - 1] > value:
+                place -= 1
+            if place > begin and out[place - 1] == value:
+                continue
+            for j in range(end, place, -1):
+                out[j] = out[j - 1]
+            out[place] = value
+            end += 1
+        out_offsets[bag + 1] = end
+    return end
+
+
+@kernel
+def first_outside(values, size):  # type: ignore[no-untyped-def]
+    """Position of the first value outside [0, size), or -1."""
+    for i in range(len(values)):
+        if values[i] < 0 or values[i] >= size:
+            return i
+    return -1
+
+
+@kernel
+def count(values, support):  # type: ignore[no-untyped-def]
+    """support[v] += 1 for every value; negative ones are left out."""
+    for i in range(len(values)):
+        if values[i] >= 0:
+            support[values[i]] += 1
+
+
+@kernel
+def add_labels(slots, rows, labels, sums):  # type: ignore[no-untyped-def]
+    """sums[slot] += label of its row, for every entry with a slot."""
+    for i in range(len(slots)):
+        if slots[i] >= 0:
+            sums[slots[i]] += labels[rows[i]]
+
+
+def distinct(values: I64, offsets: I64) -> tuple[I64, I64]:
+    """The distinct values of every bag, ascending: (values, offsets)."""
+    out, out_offsets = np.empty_like(values), np.empty_like(offsets)
+    end = _distinct(values, offsets, out, out_offsets)
+    return out[:end], out_offsets
+
+
+__all__ = ["add_labels", "count", "distinct", "first_outside"]

@@ -1,0 +1,71 @@
+"""A map from 64-bit token ids to the order in which they were first met, open addressing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lma.kernels.cpu import mix
+from lma.kernels.cpu.mix import mix64
+
+kernel: Any = mix.kernel  # typed so, its kernels are called without complaint
+
+
+@kernel
+def insert(values, start, table, ids, known, slots):  # type: ignore[no-untyped-def]
+    """Slots of values[start:], new ids appended; stops where the table or `ids` is full.
+
+    Args:
+        values: int64 [n].
+        start: First value to look at.
+        table: int32 [power of two], the slot at each place or -1.
+        ids: int64 [room]; the first `known` are in use.
+        known: Ids so far.
+        slots: int64 [n], written from `start` on.
+
+    Returns:
+        (position of the first value not done, ids now known).
+    """
+    mask = np.uint64(len(table) - 1)
+    # Linear probing stays short up to three quarters of the places.
+    limit = min(len(ids), len(table) // 4 * 3)
+    for i in range(start, len(values)):
+        value = values[i]
+        place = mix64(np.uint64(value)) & mask
+        while table[place] >= 0 and ids[table[place]] != value:
+            place = (place + np.uint64(1)) & mask
+        if table[place] < 0:
+            if known >= limit:
+                return i, known
+            table[place] = known
+            ids[known] = value
+            known += 1
+        slots[i] = table[place]
+    return len(values), known
+
+
+@kernel
+def find(values, table, ids, slots):  # type: ignore[no-untyped-def]
+    """Slots of values, -1 for unknown ones."""
+    mask = np.uint64(len(table) - 1)
+    for i in range(len(values)):
+        value = values[i]
+        place = mix64(np.uint64(value)) & mask
+        while table[place] >= 0 and ids[table[place]] != value:
+            place = (place + np.uint64(1)) & mask
+        slots[i] = table[place]
+
+
+@kernel
+def fill(table, ids, known):  # type: ignore[no-untyped-def]
+    """Enter the first `known` ids, all different, into an empty table."""
+    mask = np.uint64(len(table) - 1)
+    for slot in range(known):
+        place = mix64(np.uint64(ids[slot])) & mask
+        while table[place] >= 0:
+            place = (place + np.uint64(1)) & mask
+        table[place] = slot
+
+
+__all__ = ["fill", "find", "insert"]

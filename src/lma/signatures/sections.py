@@ -1,0 +1,94 @@
+"""From a builder's tokens and codes to the sections of a `SignatureTable`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from lma.signatures.config import SignatureConfig
+from lma.signatures.table import CODE_PADDING, Section, SignatureTable, pack_codes
+from lma.signatures.tokens import RankedTokens, Tokens
+
+I64 = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class SectionParts:
+    """One section and its share of the tensors."""
+
+    section: Section
+    codes: Tensor
+    fingerprints: Tensor | None = None
+    overflow_keys: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, tokens: Tokens, ids: I64, codes: npt.NDArray[Any], config: SignatureConfig
+    ) -> SectionParts:
+        """The section of a table.
+
+        Args:
+            tokens: Of the table; ranked ones get a `prefix` index, others a `fingerprint` index.
+            ids: The tokens to sign; 0, 1, ... for ranked ones.
+            codes: One row per token, [tokens, num_codes].
+            config: Kind, similarity, widths.
+        """
+        section = Section(
+            tokens.name,
+            config.kind,
+            config.similarity,
+            config.num_codes,
+            config.code_bits,
+            len(ids),
+        )
+        if isinstance(tokens, RankedTokens):
+            return cls(section, pack_codes(codes, config.code_bits))
+        raise NotImplementedError
+
+
+def make_table(
+    parts: Sequence[SectionParts], seed: int, provenance: Mapping[str, Any]
+) -> SignatureTable:
+    """A `SignatureTable` of sections, with the spare bytes behind their codes."""
+    padding = torch.zeros(CODE_PADDING, dtype=torch.uint8)
+    fingerprints = [p.fingerprints for p in parts if p.fingerprints is not None]
+    overflow = [p.overflow_keys for p in parts if p.overflow_keys is not None]
+    return SignatureTable(
+        [p.section for p in parts],
+        torch.cat([*(p.codes for p in parts), padding]),
+        torch.cat(fingerprints) if fingerprints else None,
+        torch.cat(overflow) if overflow else None,
+        seed=seed,
+        provenance=provenance,
+    )
+
+
+def most_frequent(tokens: Tokens, wanted: int | None, min_support: int) -> I64:
+    """Slots of the tokens to sign, most frequent first.
+
+    Args:
+        tokens: The table's.
+        wanted: How many, at most those there are; None: all that reach `min_support`.
+        min_support: Rows in which a token must occur, where `wanted` does not say.
+    """
+    count = tokens.num_slots
+    support = tokens.supports[:count]
+    if isinstance(tokens, RankedTokens):
+        if wanted is None:
+            low = np.nonzero(support < min_support)[0]
+            wanted = int(low[0]) if len(low) else count
+        return np.arange(min(wanted, count))
+    # Ties by id, so that the order in which tokens were met does not matter.
+    order = np.lexsort((tokens.ids(), -support))
+    if wanted is None:
+        wanted = int(np.count_nonzero(support >= min_support))
+    return order[:wanted]
+
+
+__all__ = ["SectionParts", "make_table", "most_frequent"]

@@ -1,0 +1,196 @@
+"""Which tokens of a table a builder knows: where each has its slot, and how often it was seen."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import numpy.typing as npt
+
+I64 = npt.NDArray[np.int64]
+
+FIRST_ROOM = 1024
+MOST_TOKENS = (1 << 31) - 1
+
+
+class Tokens(ABC):
+    """The tokens of one table. Slots are 0, 1, ... in an order that only this object knows."""
+
+    name: str
+
+    @abstractmethod
+    def check(self, values: I64, who: str) -> None:
+        """`ValueError` if an id cannot belong to the table; nothing is changed."""
+
+    @abstractmethod
+    def locate(self, values: I64, grow: bool = True) -> I64:
+        """Slot of every id, -1 for a token that gets no signature; may learn new ids."""
+
+    @abstractmethod
+    def count(self, values: I64, slots: I64) -> None:
+        """Add one to the support of every token."""
+
+    @abstractmethod
+    def ids(self) -> I64:
+        """Token id of every slot, int64 [slots]."""
+
+    @property
+    @abstractmethod
+    def num_slots(self) -> int:
+        """Slots in use."""
+
+    @property
+    @abstractmethod
+    def supports(self) -> I64:
+        """Rows in which each counted token occurs; the first `num_slots` belong to the slots."""
+
+    @abstractmethod
+    def merge(self, other: Tokens) -> I64:
+        """Add another's supports; returns where each of its slots lies here."""
+
+
+class RankedTokens(Tokens):
+    """Dense ids 0 ... size - 1, most frequent first: an id is its own slot.
+
+    Args:
+        name: The table's name.
+        size: Its ids.
+        num_signed: The first so many have slots.
+    """
+
+    def __init__(self, name: str, size: int, num_signed: int) -> None:
+        self.name, self.size = name, size
+        self._slots = num_signed
+        self._support = np.zeros(size, np.int64)
+
+    def check(self, values: I64, who: str) -> None:
+        """Ids must lie in [0, size)."""
+        from lma.kernels.cpu.signatures_bags import first_outside
+
+        bad = first_outside(values, self.size)
+        if bad >= 0:
+            raise ValueError(
+                f"{who}.update: id {values[bad]} of table {self.name!r} is outside [0, {self.size})"
+            )
+
+    def locate(self, values: I64, grow: bool = True) -> I64:
+        """The id itself, if below `num_signed`."""
+        return np.where((values >= 0) & (values < self._slots), values, -1)
+
+    def count(self, values: I64, slots: I64) -> None:
+        """Support of all ids, signed or not."""
+        from lma.kernels.cpu.signatures_bags import count
+
+        count(values, self._support)
+
+    def ids(self) -> I64:
+        """0, 1, ..."""
+        return np.arange(self._slots)
+
+    @property
+    def num_slots(self) -> int:
+        """Tokens to sign."""
+        return self._slots
+
+    @property
+    def supports(self) -> I64:
+        """Support of every id, int64 [size]."""
+        return self._support
+
+    def merge(self, other: Tokens) -> I64:
+        """Slots are the same on both sides."""
+        self._support += other.supports
+        return other.ids()
+
+
+class KeyedTokens(Tokens):
+    """Any 64-bit ids, found through a hash table of 4 bytes per place beside 8 per id.
+
+    Args:
+        name: The table's name.
+        ids: The tokens to give slots to, all different; None: every token that is met.
+    """
+
+    def __init__(self, name: str, ids: npt.ArrayLike | None = None) -> None:
+        self.name = name
+        self.grows = ids is None
+        given = np.zeros(0, np.int64) if ids is None else np.asarray(ids, dtype=np.int64)
+        self._known = len(given)
+        self._ids = np.concatenate([given, np.zeros(FIRST_ROOM, np.int64)])
+        self._support = np.zeros(len(self._ids), np.int64)
+        self._table = np.full(FIRST_ROOM, -1, np.int32)
+        if len(given):
+            self._rebuild()
+
+    def check(self, values: I64, who: str) -> None:
+        """Every int64 is valid."""
+
+    def locate(self, values: I64, grow: bool = True) -> I64:
+        """Through the hash table; new ids are appended if this table grows."""
+        from lma.kernels.cpu.signatures_map import find, insert
+
+        slots = np.empty(len(values), np.int64)
+        if not (self.grows and grow):
+            find(values, self._table, self._ids, slots)
+            return slots
+        done = 0
+        while True:
+            done, self._known = insert(values, done, self._table, self._ids, self._known, slots)
+            if done == len(values):
+                return slots
+            self._make_room()
+
+    def _make_room(self) -> None:
+        if self._known >= MOST_TOKENS:
+            raise ValueError(
+                f"table {self.name!r} has more than {MOST_TOKENS} tokens; count it with a "
+                "bounded SupportCounter and sign the frequent ones"
+            )
+        if self._known == len(self._ids):
+            room = len(self._ids) * 3 // 2
+            self._ids = np.resize(self._ids, room)
+            support = np.zeros(room, np.int64)
+            support[: self._known] = self._support[: self._known]
+            self._support = support
+        if self._known >= len(self._table) // 4 * 3:
+            self._rebuild()
+
+    def _rebuild(self) -> None:
+        from lma.kernels.cpu.signatures_map import fill
+
+        places = FIRST_ROOM
+        while self._known >= places // 4 * 3:
+            places *= 2
+        # The old table is not needed to fill the new one: never both in memory.
+        self._table = np.empty(0, np.int32)
+        self._table = np.full(places, -1, np.int32)
+        fill(self._table, self._ids, self._known)
+
+    def count(self, values: I64, slots: I64) -> None:
+        """Support of the tokens that have slots."""
+        from lma.kernels.cpu.signatures_bags import count
+
+        count(slots, self._support)
+
+    def ids(self) -> I64:
+        """In the order in which they were met."""
+        return self._ids[: self._known]
+
+    @property
+    def num_slots(self) -> int:
+        """Tokens known."""
+        return self._known
+
+    @property
+    def supports(self) -> I64:
+        """Support of every slot."""
+        return self._support[: self._known]
+
+    def merge(self, other: Tokens) -> I64:
+        """Slots of the other's ids here, learning those that are new."""
+        slots = self.locate(other.ids())
+        np.add.at(self._support, slots[slots >= 0], other.supports[slots >= 0])
+        return slots
+
+
+__all__ = ["KeyedTokens", "RankedTokens", "Tokens"]

@@ -1,0 +1,113 @@
+"""The Numba kernels against the NumPy reference: equal bits on any number of threads."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from set_oracle import as_batch, random_rows
+
+from lma.hashing import stream_seeds, table_salt
+from lma.kernels.reference import minhash as reference
+from lma.signatures import MinHashBuilder, SignatureConfig
+
+cpu = pytest.importorskip("lma.kernels.cpu.signatures_minhash")
+
+
+@pytest.fixture(params=[1, 2, 3, 7])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def problem(seed, num_rows, sizes, longest, codes):
+    rng = np.random.default_rng(seed)
+    rows = [[sorted(set(bag)) for bag in row] for row in random_rows(rng, num_rows, sizes, longest)]
+    values, offsets = as_batch(rows, len(sizes))
+    # A quarter of the tokens has no slot.
+    feature = np.repeat(np.arange(len(sizes)), num_rows)
+    size = np.repeat(np.array(sizes)[feature], np.diff(offsets))
+    slots = np.where(values < size * 3 // 4, values, -1)
+    chosen = np.nonzero(rng.random(num_rows) < 0.8)[0]
+    numbers = rng.integers(0, 2**62, num_rows)
+    salts = np.array([table_salt(str(f)) for f in range(len(sizes))], np.uint64)
+    states = rng.integers(0, 2**64, num_rows, dtype=np.uint64)
+    minima = [np.full((size, codes), reference.NOTHING) for size in sizes]
+    sampled = [np.zeros(size, np.int64) for size in sizes]
+    return values, offsets, slots, chosen, numbers, salts, states, minima, sampled
+
+
+SHAPES = [
+    (0, (5,), (1,), 4),
+    (1, (1,), (1,), 1),
+    (63, (4, 9), (1, 1), 3),
+    (5000, (40, 7, 300), (1, 4, 1), 5),
+    (500, (20,), (6,), 16),
+]
+
+
+@pytest.mark.parametrize(("num_rows", "sizes", "longest", "codes"), SHAPES)
+@pytest.mark.parametrize("similarity", ["rows", "context", "labelled_context"])
+def test_kernel_equals_reference(threads, similarity, num_rows, sizes, longest, codes):
+    results = []
+    for module in (reference, cpu):
+        values, offsets, slots, chosen, numbers, salts, states, minima, sampled = problem(
+            num_rows, num_rows, sizes, longest, codes
+        )
+        seeds = stream_seeds(5, codes)
+        if similarity == "rows":
+            module.update_row_minima(offsets, slots, chosen, numbers, seeds, minima, sampled)
+        else:
+            module.update_context_minima(
+                values, offsets, slots, chosen, salts,
+                states if similarity == "labelled_context" else None, seeds, minima, sampled,
+            )  # fmt: skip
+        results.append((minima, sampled))
+    for mine, wanted in zip(results[1], results[0], strict=True):
+        for a, b in zip(mine, wanted, strict=True):
+            assert np.array_equal(a, b)
+
+
+def codes_of_log(seed):
+    rng = np.random.default_rng(seed)
+    builder = MinHashBuilder({"a": 50, "b": 9}, SignatureConfig("context", num_codes=4))
+    builder.update(np.stack([rng.integers(0, 50, 9000), rng.integers(0, 9, 9000)], 1))
+    return builder.finish().codes.tolist()
+
+
+def test_eight_builders_at_once():
+    alone = [codes_of_log(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(codes_of_log, range(8))) == alone
+
+
+FORK = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from test_minhash_kernel import codes_of_log
+wanted = codes_of_log(1)
+child = os.fork()
+if child == 0:
+    os._exit(0 if codes_of_log(1) == wanted else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="no fork here")
+def test_a_forked_child_builds_too():
+    from pathlib import Path
+
+    folder = str(Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", FORK, folder], timeout=120)
+    assert done.returncode == 0
+
+
+def test_importing_lma_loads_no_numba():
+    code = "import sys, lma; sys.exit('numba' in sys.modules or 'sklearn' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], timeout=120).returncode == 0

@@ -1,0 +1,178 @@
+"""SignatureTable: bits, finding, comparing, files."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from lma.errors import FormatError
+from lma.hashing import HASH_VERSION
+from lma.signatures import MinHashBuilder, Section, SignatureConfig, SignatureTable
+from lma.signatures import table as table_module
+from lma.signatures.sections import SectionParts, make_table
+from lma.signatures.table import FILE_NAME, pack_codes
+
+
+def small_table(code_bits=16, num_codes=3):
+    rng = np.random.default_rng(0)
+    codes = {n: rng.integers(0, 1 << code_bits, (c, num_codes)) for n, c in (("a", 9), ("b", 5))}
+    parts = [
+        SectionParts(
+            Section(n, "random", "rows", num_codes, code_bits, len(c)), pack_codes(c, code_bits)
+        )
+        for n, c in codes.items()
+    ]
+    return make_table(parts, 7, {"note": "test"}), codes
+
+
+@pytest.mark.parametrize("num_codes", [1, 3, 8])
+@pytest.mark.parametrize("code_bits", [1, 2, 3, 4, 7, 8, 11, 12, 15, 16])
+def test_packed_codes_read_back(code_bits, num_codes):
+    table, codes = small_table(code_bits, num_codes)
+    for name, wanted in codes.items():
+        assert table.codes_of(name, torch.arange(len(wanted))).tolist() == wanted.tolist()
+    assert table.signature_bytes == 14 * ((num_codes * code_bits + 7) // 8) + 2
+
+
+def test_a_packed_signature_by_hand():
+    """Codes 5, 1, 6 of 3 bits, little-endian: 110 001 101 = 0b110001101 -> bytes 8D 01."""
+    assert pack_codes(np.array([[5, 1, 6]]), 3).tolist() == [0x8D, 0x01]
+
+
+def test_codes_that_do_not_fit():
+    with pytest.raises(ValueError, match="does not fit in 3 bits"):
+        pack_codes(np.array([[8]]), 3)
+
+
+def test_unsigned_tokens():
+    table, _ = small_table()
+    ids = torch.tensor([0, 8, 9, -1, 2**62])
+    assert table.find("a", ids).tolist() == [0, 8, -1, -1, -1]
+    assert (table.codes_of("a", ids)[2:] == -1).all()
+    assert np.isnan(table.similarity(("a", 0), ("a", 99)))
+    with pytest.raises(ValueError, match="no signature"):
+        table.neighbours("a", 99)
+    with pytest.raises(KeyError, match="there are"):
+        table.find("c", ids)
+
+
+def test_neighbours_are_those_that_share_most():
+    codes = np.array([[1, 2, 3], [1, 2, 9], [1, 8, 9], [1, 2, 3]])
+    section = Section("a", "random", "rows", 3, 16, 4)
+    table = make_table([SectionParts(section, pack_codes(codes, 16))], 0, {})
+    assert table.neighbours("a", 0, 3) == [(3, 1.0), (1, pytest.approx(2 / 3)), (2, 1 / 3)]
+    assert len(table.neighbours("a", 0, 100)) == 3
+
+
+def test_truncate_permute_join():
+    table, codes = small_table(code_bits=11)
+    short = table.truncate({"a": 4})
+    assert short.tables == ("a",)
+    assert short.codes_of("a", torch.arange(4)).tolist() == codes["a"][:4].tolist()
+    assert table.truncate({}).tables == ()
+    permuted = table.permuted(3)
+    everyone = permuted.codes_of("b", torch.arange(5)).tolist()
+    assert sorted(everyone) == sorted(codes["b"].tolist())
+    assert everyone != codes["b"].tolist()
+    joined = SignatureTable.join([table.truncate({"b": 5}), table.truncate({"a": 9})])
+    for name, wanted in codes.items():
+        assert joined.codes_of(name, torch.arange(len(wanted))).tolist() == wanted.tolist()
+    with pytest.raises(ValueError, match="names must differ"):
+        SignatureTable.join([table, table])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"kind": "clever"}, "kind"),
+        ({"index": "tree"}, "index"),
+        ({"code_bits": 0}, "code_bits"),
+        ({"num_codes": 0}, "num_codes"),
+        ({"num_signed": 0}, "leave it out"),
+    ],
+)
+def test_bad_sections(change, match):
+    good = {
+        "table": "a", "kind": "random", "similarity": "rows",
+        "num_codes": 1, "code_bits": 8, "num_signed": 1,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=match):
+        Section(**{**good, **change})
+
+
+def test_tensors_must_fit_the_sections():
+    section = Section("a", "random", "rows", 2, 8, 3)
+    with pytest.raises(FormatError, match=r"codes: expected torch.uint8 \(8,\)"):
+        SignatureTable([section], torch.zeros(7, dtype=torch.uint8))
+
+
+def test_save_and_load(tmp_path):
+    table, codes = small_table()
+    table.save(tmp_path / "new" / "folder")
+    loaded = SignatureTable.load(tmp_path / "new" / "folder")
+    assert loaded.sections == table.sections
+    assert (loaded.seed, loaded.provenance) == (7, {"note": "test"})
+    for name, wanted in codes.items():
+        assert loaded.codes_of(name, torch.arange(len(wanted))).tolist() == wanted.tolist()
+
+
+def test_damaged_files_are_refused(tmp_path):
+    table, _ = small_table()
+    table.save(tmp_path)
+    path = tmp_path / FILE_NAME
+    good = path.read_bytes()
+    for size in (0, 4, 20, len(good) // 2, len(good) - 1):
+        path.write_bytes(good[:size])
+        with pytest.raises(FormatError, match=FILE_NAME):
+            SignatureTable.load(tmp_path)
+    # Any one byte altered: refused, or (in the header's padding alone) harmless.
+    start = good.index(b"provenance")
+    for position in [*range(0, 24), *range(start, start + 20), *range(len(good) - 60, len(good))]:
+        altered = bytearray(good)
+        altered[position] ^= 0x15
+        path.write_bytes(bytes(altered))
+        try:
+            loaded = SignatureTable.load(tmp_path)
+        except FormatError:
+            continue
+        assert torch.equal(loaded.codes, table.codes)
+    with pytest.raises(FileNotFoundError, match="no signatures in"):
+        SignatureTable.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("what", ["HASH_VERSION", "FORMAT"])
+def test_other_versions_are_refused_with_both_named(tmp_path, monkeypatch, what):
+    table, _ = small_table()
+    with monkeypatch.context() as patch:
+        patch.setattr(table_module, what, 99)
+        table.save(tmp_path)
+    with pytest.raises(FormatError, match=rf"99.*hash_version {HASH_VERSION}"):
+        SignatureTable.load(tmp_path)
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    table, _ = small_table()
+    table.save(tmp_path)
+    before = (tmp_path / FILE_NAME).read_bytes()
+
+    def full_disk(tensors, path, metadata):
+        with open(path, "wb") as file:
+            file.write(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        small_table(8)[0].save(tmp_path)
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+    assert os.listdir(tmp_path) == [FILE_NAME]
+
+
+def test_provenance_survives_as_json(tmp_path):
+    builder = MinHashBuilder({"a": 2}, SignatureConfig("rows", min_support=1))
+    builder.update(np.array([[0], [1]]))
+    builder.finish().save(tmp_path)
+    assert SignatureTable.load(tmp_path).provenance == json.loads('{"rows": 2}')
