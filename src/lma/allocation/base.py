@@ -74,6 +74,8 @@ class Allocation(nn.Module):
                 f"a memory has less than 2^31 blocks, found {num_blocks}: use larger blocks"
             )
         self.tables = tuple(tables)
+        # What `lma.allocation.recipes` needs to make the same allocation again; plain JSON.
+        self.arguments: dict[str, Any] = {}
         self.num_blocks = num_blocks
         self.block_size = block_size
         self._numbers = {table.name: number for number, table in enumerate(self.tables)}

@@ -82,6 +82,7 @@ class FrequencyCutoffAllocation(Allocation):
         rows = [count + 1 for count in kept]
         dim = shared_dim(tables, "frequency cut-off")
         super().__init__(tables, sum(rows), dim, {"method": 4})
+        self.arguments = {"kept": list(kept)}
         self.register_buffer("kept", torch.tensor(list(kept), dtype=torch.int64))
         self._derived("bases", [sum(rows[:i]) for i in range(len(rows))])
 

@@ -70,6 +70,7 @@ class HashedAllocation(Allocation):
         dims = [table.embedding_dim for table in tables]
         largest_block(dims, block_size)
         super().__init__(tables, num_blocks, block_size, {"seed": seed, "method": 1})
+        self.arguments = {"num_blocks": num_blocks, "block_size": block_size, "seed": seed}
         seeds = stream_seeds(seed, max(dims, default=0) // block_size)
         self._derived("seeds", torch.from_numpy(seeds.view("int64")))
 

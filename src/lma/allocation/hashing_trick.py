@@ -84,6 +84,7 @@ class HashingTrickAllocation(Allocation):
     def __init__(self, tables: Sequence[Table], rows: Sequence[int], seed: int) -> None:
         dim = shared_dim(tables, "the hashing trick")
         super().__init__(tables, sum(rows), dim, {"seed": seed, "method": 2})
+        self.arguments = {"rows": list(rows), "seed": seed}
         own = len(rows) == len(tables)
         spread = list(rows) if own else [rows[0]] * len(tables)
         bases = [sum(rows[:i]) if own else 0 for i in range(len(tables))]

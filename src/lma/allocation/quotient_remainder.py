@@ -82,6 +82,7 @@ class QuotientRemainderAllocation(Allocation):
         rows = [_rows(size, m) for size, m in zip(sizes, remainders, strict=True)]
         dim = shared_dim(tables, "quotient-remainder")
         super().__init__(tables, sum(rows), dim, {"method": 5})
+        self.arguments = {"remainders": list(remainders)}
         self._counts = list(zip(remainders, rows, strict=True))
         bases = [sum(rows[:i]) for i in range(len(rows))]
         self.register_buffer("remainders", torch.tensor(list(remainders), dtype=torch.int64))

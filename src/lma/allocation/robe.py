@@ -55,6 +55,7 @@ class RobeAllocation(Allocation):
         dims = [table.embedding_dim for table in tables]
         largest_block(dims, chunk_size)
         super().__init__(tables, size, 1, {"seed": seed, "method": 3, "chunk_size": chunk_size})
+        self.arguments = {"size": size, "chunk_size": chunk_size, "seed": seed}
         self.chunk_size = chunk_size
         seeds = stream_seeds(seed, max(dims, default=0) // chunk_size)
         self._derived("seeds", torch.from_numpy(seeds.view("int64")))
