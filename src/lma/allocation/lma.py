@@ -192,7 +192,7 @@ class LmaAllocation(Allocation):
         """(dimension, private part's dimension)."""
         return (
             self.tables[number].embedding_dim,
-            int(self.plan.tables[number].private_dim),
+            int(self.layout[number, Column.PRIVATE_DIM]),
         )
 
     def starts(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:

@@ -1,0 +1,203 @@
+"""One cell of a comparison: a dataset, a config and a seed in, a model and a result line out."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lma.allocation import Budget, Table
+from lma.allocation.lma import Lma
+from lma.allocation.planning import make_plan
+from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM
+from lma.models import DLRM
+from lma.nn import EmbeddingBagCollection
+from lma.results import RunResult, cell_id
+from lma.signatures import LogStats, SignatureConfig, SignatureTable, fit_signatures
+from lma.training.config import RunConfig, to_dict
+from lma.training.loop import Outcome, Progress, train
+from lma.training.methods import method_spec
+from lma.training.metrics import evaluate
+from lma.version import __version__
+
+
+class SignatureShelf:
+    """Signatures of one dataset, fitted once per config and cut to each budget's plan.
+
+    Args:
+        dataset: A prepared `lma.data.Dataset`.
+        progress: Called as progress(rows done, rows in all) while fitting.
+    """
+
+    def __init__(self, dataset: Any, progress: Any = None) -> None:
+        self.dataset = dataset
+        self.stats = LogStats.from_dataset(dataset)
+        self.progress = progress
+        self._fitted: dict[SignatureConfig, SignatureTable] = {}
+
+    def get(self, config: SignatureConfig) -> SignatureTable:
+        """Signatures of all tokens with enough support."""
+        if config not in self._fitted:
+            signed = {
+                name: stats.tokens_with(config.min_support)
+                for name, stats in self.stats.tables.items()
+            }
+            self._fitted[config] = fit_signatures(
+                self.dataset, config, num_signed=signed, progress=self.progress
+            )
+        return self._fitted[config]
+
+
+def reference_bytes(stats: LogStats) -> int:
+    """Training vocabulary x 16 floats: what "16x" is relative to."""
+    return stats.num_tokens * REFERENCE_DIM * FLOAT_BYTES
+
+
+def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM:
+    """The DLRM of a config, its embeddings laid out in the budget."""
+    spec = method_spec(config.method.name)
+    method, signature_config = spec.configure(config.method.settings)
+    if hasattr(method, "seed"):
+        method = dataclasses.replace(method, seed=config.seed)  # type: ignore[type-var]
+    budget = None
+    if spec.takes_budget:
+        budget = Budget.of(config.method.budget, None, shelf.stats.num_tokens)
+        if budget is None:
+            raise ValueError(f"method {config.method.name!r} needs a budget")
+        budget = dataclasses.replace(budget, counts=config.method.counts)
+    signatures = None
+    if signature_config is not None and budget is not None and isinstance(method, Lma):
+        # Planned first with no block drawn: a budget too small fails before the log is read.
+        tables = [
+            Table(f.name, f.num_embeddings, config.model.embedding_dim)
+            for f in dataset.schema.features
+        ]
+        make_plan(budget, shelf.stats, tables, method, signature_config)
+        signatures = shelf.get(signature_config)
+    torch.manual_seed(config.seed)
+    embeddings = EmbeddingBagCollection.for_schema(
+        dataset.schema,
+        config.model.embedding_dim,
+        method=method,
+        budget=budget,
+        signatures=signatures,
+        stats=shelf.stats,
+        init_std=config.model.init_std,
+    )
+    return DLRM(
+        embeddings,
+        len(dataset.schema.dense),
+        bottom=config.model.bottom,
+        top=config.model.top,
+    )
+
+
+def run(
+    dataset: Any,
+    config: RunConfig,
+    shelf: SignatureShelf | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    checkpoint: Path | None = None,
+    progress: Progress | None = None,
+) -> tuple[DLRM, RunResult]:
+    """Build, train, and read the test split once."""
+    shelf = shelf or SignatureShelf(dataset)
+    model = build_model(dataset, config, shelf).to(device)
+    identity = identity_of(dataset, config)
+    outcome = train(
+        model,
+        model.embeddings,
+        dataset,
+        config.training,
+        seed=config.seed,
+        max_rows=config.max_rows,
+        device=device,
+        checkpoint=checkpoint,
+        identity=identity,
+        progress=progress,
+    )
+    test = evaluate(model, dataset, "test", device=device)
+    return model, _result(dataset, config, shelf, model, outcome, test.to_dict())
+
+
+def identity_of(dataset: Any, config: RunConfig) -> str:
+    """The cell that a run of this config fills in a results file."""
+    return cell_id(dataset.schema.name, config_of(dataset, config), config.seed)
+
+
+def config_of(dataset: Any, config: RunConfig) -> dict[str, Any]:
+    """What a result line keeps of the config; the seed stands beside it."""
+    values = to_dict(config)
+    values.pop("seed")
+    values["data"] = {
+        "name": dataset.schema.name,
+        "description": dataset.schema.description,
+        "rows": {split: dataset.num_rows(split) for split in ("train", "validation", "test")},
+    }
+    return values
+
+
+def _result(
+    dataset: Any,
+    config: RunConfig,
+    shelf: SignatureShelf,
+    model: DLRM,
+    outcome: Outcome,
+    test: Mapping[str, float],
+) -> RunResult:
+    spec = method_spec(config.method.name)
+    count = model.embeddings.memory.num_bytes()
+    count = dataclasses.replace(count, training_extra=outcome.training_extra)
+    return RunResult(
+        dataset=dataset.schema.name,
+        method=spec.label,
+        target=config.method.budget if spec.takes_budget else "",
+        seed=config.seed,
+        bytes=count.to_dict(),
+        reference_bytes=reference_bytes(shelf.stats),
+        validation=outcome.best.to_dict(),
+        test=test,
+        curve=outcome.curve,
+        train_seconds=outcome.train_seconds,
+        config=config_of(dataset, config),
+        environment=environment(),
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Machine, versions, threads, commit."""
+    names = ("numpy", "numba", "polars", "pyarrow", "scikit-learn")
+    return {
+        "lma": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{name: metadata.version(name) for name in names},
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "commit": _commit(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def _commit() -> str:
+    """The commit of the source tree that runs, "" for an installed package."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

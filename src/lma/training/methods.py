@@ -1,0 +1,86 @@
+"""Every method by the name that configs, tables and the command line use."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from lma.allocation import (
+    FrequencyCutoff,
+    Full,
+    Hashed,
+    HashingTrick,
+    Lma,
+    LowDimension,
+    Method,
+    QuotientRemainder,
+    Robe,
+)
+from lma.signatures import SignatureConfig
+from lma.training.config import ConfigError, check_key
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodSpec:
+    """A named method.
+
+    Attributes:
+        label: As tables print it.
+        allocation: Default allocation config.
+        signatures: Default signature config; None for methods without.
+        takes_budget: False for the full tables.
+    """
+
+    label: str
+    allocation: Any
+    signatures: SignatureConfig | None = None
+    takes_budget: bool = True
+
+    def configure(self, settings: Mapping[str, Any]) -> tuple[Method, SignatureConfig | None]:
+        """The two configs with `settings` put in where they belong."""
+        own = {f.name for f in dataclasses.fields(self.allocation)} - {"seed"}
+        signed = {f.name for f in dataclasses.fields(SignatureConfig)} if self.signatures else set()
+        for key in settings:
+            check_key(key, own | signed, f"settings of {self.label}")
+        try:
+            allocation = dataclasses.replace(
+                self.allocation, **{k: v for k, v in settings.items() if k in own}
+            )
+            signatures = self.signatures and dataclasses.replace(
+                self.signatures, **{k: v for k, v in settings.items() if k in signed}
+            )
+        except TypeError as error:
+            raise ConfigError(f"settings of {self.label}: {error}") from error
+        return allocation, signatures
+
+
+# The published form: one memory, blocks of one float, no private rows, a plain hash below the
+# support threshold, min-hash of the sets of (125 000 sampled) log rows.
+_PUBLISHED = Lma(block_size=1, power=2, private_share=0.0)
+
+METHODS: dict[str, MethodSpec] = {
+    "full": MethodSpec("full", Full(), takes_budget=False),
+    "hashing-trick": MethodSpec("hashing trick", HashingTrick()),
+    "hashing-trick-all": MethodSpec("hashing trick, all tables", HashingTrick(per_table=False)),
+    "hashed": MethodSpec("hashed", Hashed()),
+    "robe": MethodSpec("robe", Robe()),
+    "quotient-remainder": MethodSpec("quotient-remainder", QuotientRemainder()),
+    "low-dimension": MethodSpec("low dimension", LowDimension()),
+    "frequency-cutoff": MethodSpec("frequency cut-off", FrequencyCutoff()),
+    "lma-rows": MethodSpec(
+        "lma rows",
+        _PUBLISHED,
+        SignatureConfig(similarity="rows", sample_rows=125_000),
+    ),
+    "lma-context": MethodSpec("lma context", Lma(), SignatureConfig(similarity="context")),
+    "lma-labelled-context": MethodSpec(
+        "lma labelled context", Lma(), SignatureConfig(similarity="labelled_context")
+    ),
+}
+
+
+def method_spec(name: str) -> MethodSpec:
+    """The method of that name; `ConfigError` names the nearest."""
+    check_key(name, METHODS, "methods")
+    return METHODS[name]

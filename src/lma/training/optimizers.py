@@ -1,0 +1,54 @@
+"""Optimizers by name, and the bytes that training with them takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from lma.training.config import TrainingConfig
+
+
+def make_optimizer(
+    model: nn.Module, embeddings: nn.Module, config: TrainingConfig
+) -> torch.optim.Optimizer:
+    """An optimizer with one group for the embeddings and one for everything else."""
+    own = {id(parameter) for parameter in embeddings.parameters()}
+    rest = [p for p in model.parameters() if id(p) not in own]
+    rate = config.learning_rate
+    groups = [
+        {"params": list(embeddings.parameters()), "lr": config.embedding_learning_rate or rate},
+        {"params": rest, "lr": rate},
+    ]
+    arguments: dict[str, Any] = {"lr": rate, "weight_decay": config.weight_decay}
+    if config.optimizer == "adam":
+        return torch.optim.Adam(groups, **arguments)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, **arguments)
+    if config.optimizer == "adagrad":
+        return torch.optim.Adagrad(groups, eps=1e-8, **arguments)
+    return torch.optim.SGD(groups, **arguments)
+
+
+def rate_factor(step: int, total: int, config: TrainingConfig) -> float:
+    """Learning rate at `step` of `total`, over its base: linear warm-up, linear decay."""
+    if step < config.warmup_steps:
+        return (step + 1) / (config.warmup_steps + 1)
+    done = (step - config.warmup_steps) / max(1, total - config.warmup_steps)
+    return 1 - (1 - config.decay) * min(1.0, done)
+
+
+def training_extra_bytes(embeddings: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of gradients and optimizer state of the embeddings, read off the real tensors."""
+    total = 0
+    for parameter in embeddings.parameters():
+        gradient = parameter.grad
+        if gradient is not None and gradient.is_sparse:
+            total += gradient._values().nbytes + gradient._indices().nbytes
+        else:
+            total += parameter.nbytes
+        for value in optimizer.state.get(parameter, {}).values():
+            if isinstance(value, torch.Tensor):
+                total += value.nbytes
+    return total
