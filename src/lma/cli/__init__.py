@@ -1,1 +1,5 @@
-"""TODO."""
+"""The command `lma`: wires everything, nothing imports it."""
+
+from lma.cli.main import main
+
+__all__ = ["main"]

@@ -1,5 +1,7 @@
 """Configs, the training loop, checkpoints, and one cell of a comparison."""
 
+from lma.training.bundle import Bundle, load, save
+from lma.training.comparison import compare
 from lma.training.config import (
     CompareConfig,
     ConfigError,
@@ -15,6 +17,7 @@ from lma.training.metrics import Metrics, evaluate, metrics_of, predict
 
 __all__ = [
     "METHODS",
+    "Bundle",
     "CompareConfig",
     "ConfigError",
     "MethodConfig",
@@ -25,10 +28,13 @@ __all__ = [
     "SignatureShelf",
     "TrainingConfig",
     "build_model",
+    "compare",
     "evaluate",
+    "load",
     "method_spec",
     "metrics_of",
     "predict",
     "run",
+    "save",
     "train",
 ]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 if sys.version_info >= (3, 11):
-    import tomllib
+    import tomllib as tomllib
 else:
     import tomli as tomllib
 

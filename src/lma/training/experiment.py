@@ -34,16 +34,22 @@ class SignatureShelf:
     Args:
         dataset: A prepared `lma.data.Dataset`.
         progress: Called as progress(rows done, rows in all) while fitting.
+        fitted: Signatures fitted before, which then serve every config.
     """
 
-    def __init__(self, dataset: Any, progress: Any = None) -> None:
+    def __init__(
+        self, dataset: Any, progress: Any = None, *, fitted: SignatureTable | None = None
+    ) -> None:
         self.dataset = dataset
         self.stats = LogStats.from_dataset(dataset)
         self.progress = progress
+        self._given = fitted
         self._fitted: dict[SignatureConfig, SignatureTable] = {}
 
     def get(self, config: SignatureConfig) -> SignatureTable:
         """Signatures of all tokens with enough support."""
+        if self._given is not None:
+            return self._given
         if config not in self._fitted:
             signed = {
                 name: stats.tokens_with(config.min_support)

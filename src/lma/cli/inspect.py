@@ -1,0 +1,57 @@
+"""`lma inspect`: the tokens that share most memory with a given one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from lma.cli.console import out
+
+
+def inspect(
+    signatures: Path = typer.Argument(help="Folder that `lma signatures` wrote."),
+    dataset: Path = typer.Argument(help="The dataset it was fitted on."),
+    token: str = typer.Argument(help="Name of the token, a part of it, or its id."),
+    table: str = typer.Option(..., help="The token's table."),
+    k: int = typer.Option(10, "-k", help="How many neighbours."),
+) -> None:
+    """List a token's nearest tokens, by the share of codes that agree.
+
+    Example:
+
+        lma inspect runs/signatures data/movielens "Toy Story" --table movie
+    """
+    from rich.table import Table
+
+    from lma.data import Dataset
+    from lma.signatures import SignatureTable
+
+    data, fitted = Dataset.open(dataset), SignatureTable.load(signatures)
+    titles = data.titles(table)
+    number = find_token(token, titles)
+    shown = Table(title=f"{name_of(number, titles)} (id {number})")
+    shown.add_column("token")
+    shown.add_column("shared codes", justify="right")
+    for other, share in fitted.neighbours(table, number, k):
+        shown.add_row(name_of(other, titles), f"{share:.0%}")
+    out.print(shown)
+
+
+def find_token(text: str, titles: list[str] | None) -> int:
+    """The id of a token by name, by the beginning or a part of it, or by number."""
+    names = [title.casefold() for title in titles or ()]
+    wanted = text.casefold()
+    for fits in (str.__eq__, str.startswith, str.__contains__):
+        for number, name in enumerate(names):
+            if fits(name, wanted):
+                return number
+    if text.isdigit() and (titles is None or int(text) < len(titles)):
+        return int(text)
+    raise ValueError(f"no token is called {text!r}")
+
+
+def name_of(number: int, titles: Any) -> str:
+    """A token's title, or its id."""
+    return titles[number] if titles is not None and number < len(titles) else str(number)
