@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import ClassVar
@@ -18,7 +19,8 @@ from lma.allocation.tables import Budget, Table
 from lma.errors import BudgetError, StateMismatchError
 from lma.hashing import combine, stream_seed, stream_seeds, table_salt, to_signed
 from lma.kernels.layout import Column, Kind
-from lma.kernels.reference.addresses import chunk_starts, private_starts
+from lma.kernels.reference.addresses import private_starts
+from lma.kernels.rule import Rule
 from lma.signatures.config import SignatureConfig
 from lma.signatures.stats import LogStats, TableStats
 from lma.signatures.table import SignatureTable
@@ -162,7 +164,7 @@ class LmaAllocation(Allocation):
         self.seed = seed
         self.sections = signatures.sections
         self.chunk = plan.block_size
-        self.kinds = frozenset(int(kind) for kind in layout.rows[:, Column.KIND])
+        self._lead = int(bool((layout.rows[:, Column.PRIVATE_DIM] > 0).any()))
         chunks = max((-(-t.embedding_dim // plan.block_size) for t in tables), default=0)
         self.register_buffer("plan_rows", layout.plan_rows)
         self._derived("layout", layout.rows)
@@ -195,22 +197,23 @@ class LmaAllocation(Allocation):
             int(self.layout[number, Column.PRIVATE_DIM]),
         )
 
-    def starts(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
-        """First floats of the semantic part's chunks: int64 [..., chunks]."""
-        row = self.layout[numbers]
-        chunks = -(-(group[0] - group[1]) // self.chunk)
-        return chunk_starts(
-            ids,
-            row,
-            chunks,
-            self.chunk,
-            self.kinds,
+    def rule(self) -> Rule:
+        """The layout and the signatures."""
+        return Rule(
+            self.layout,
             self.seeds,
             self.draws,
             self.codes,
             self.fingerprints,
             self.overflow_keys,
+            self.chunk,
+            self.chunk,
+            self._lead,
         )
+
+    def starts(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
+        """First floats of the semantic part's chunks: int64 [..., chunks]."""
+        return self._chunk_starts(self.rule(), ids, numbers, group)
 
     def blocks(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
         """Memory blocks of tokens of a group that is all semantic, in whole blocks."""
@@ -235,7 +238,9 @@ class LmaAllocation(Allocation):
     def vectors(
         self, weight: Tensor, ids: Tensor, numbers: Tensor, group: Group, sparse: bool
     ) -> Tensor:
-        """Vectors of tokens: whole blocks where the group allows, else float by float."""
+        """Vectors of tokens; sparse: whole blocks where the group allows, else float by float."""
+        if not sparse:
+            return super().vectors(weight, ids, numbers, group, sparse)
         dim, private = group
         unit = self.block_size
         if private == dim and dim % unit == 0 and unit > 1:
@@ -353,23 +358,26 @@ def draw_codes(
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     """Which `power` distinct codes each chunk draws: uint8 [chunks, power].
 
-    Every run of num_codes // power chunks is a fresh shuffle of the codes dealt out in hands of
-    `power`, so codes are used equally often, and hands repeat only when none is left.
+    Each chunk takes the codes used least so far, ties broken at random, so codes are used equally
+    often (counts differ by 1, or a little more where few hands are left to choose from); hands
+    repeat only when none is left.
     """
     power = min(power, num_codes)
-    hands: list[tuple[int, ...]] = []
-    used: set[tuple[int, ...]] = set()
-    shuffle = 0
+    hands = np.zeros((chunks, power), dtype=np.uint8)
+    uses = np.zeros(num_codes, np.int64)
+    dealt: set[tuple[int, ...]] = set()
     possible = math.comb(num_codes, power)
-    while len(hands) < chunks:
-        if len(used) == possible:
-            used.clear()
-        state = stream_seed(seed, STREAM_DRAW + shuffle)
-        shuffle += 1
-        order = np.argsort(combine(state, np.arange(num_codes)), kind="stable")
-        for first in range(0, num_codes - power + 1, power):
-            hand = tuple(sorted(int(code) for code in order[first : first + power]))
-            if hand not in used and len(hands) < chunks:
-                used.add(hand)
-                hands.append(hand)
-    return np.array(hands, dtype=np.uint8).reshape(chunks, power)
+    for chunk in range(chunks):
+        if len(dealt) == possible:
+            dealt.clear()
+        ties = combine(stream_seed(seed, STREAM_DRAW + chunk), np.arange(num_codes))
+        order = np.lexsort((ties, uses)).tolist()
+        hand = next(
+            hand
+            for choice in itertools.combinations(order, power)
+            if (hand := tuple(sorted(choice))) not in dealt
+        )
+        dealt.add(hand)
+        hands[chunk] = hand
+        uses[list(hand)] += 1
+    return hands
