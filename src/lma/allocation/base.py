@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from lma.allocation.tables import Budget, Table
 from lma.errors import StateMismatchError
 from lma.hashing import HASH_VERSION, hash_string, table_salt, to_signed
+from lma.kernels.lookup import chunk_starts, lookup
+from lma.kernels.rule import Rule
 from lma.results import ByteCount
 from lma.signatures.stats import LogStats
 from lma.signatures.table import SignatureTable
@@ -107,6 +109,17 @@ class Allocation(nn.Module):
         """Tables of equal groups can be looked up by one call; begins with the dimension."""
         return (self.tables[number].embedding_dim,)
 
+    def rule(self) -> Rule | None:
+        """The places as a table that the fused kernels read; None where they cannot."""
+        return None
+
+    def pieces(self, groups: Sequence[Group]) -> int:
+        """Starts of the longest vector of these groups: private part and chunks."""
+        rule = self.rule()
+        if rule is None:
+            raise ValueError(f"{type(self).__name__} has no rule for the fused kernels")
+        return max(rule.pieces(group[0], sum(group[1:])) for group in groups)
+
     def blocks(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
         """Memory blocks of every token: int64 [..., chunks].
 
@@ -133,9 +146,39 @@ class Allocation(nn.Module):
         self, weight: Tensor, ids: Tensor, numbers: Tensor, group: Group, sparse: bool
     ) -> Tensor:
         """Vectors of tokens, [..., dim], differentiable in `weight` [num_blocks, block_size]."""
+        rule = None if sparse else self.rule()
+        if rule is not None:
+            return self._fused_vectors(rule, weight, ids, numbers, group)
         if self.block_size == 1:
             return gather_floats(weight, self.locations(ids, numbers, group), sparse)
         return F.embedding(self.blocks(ids, numbers, group), weight, sparse=sparse).flatten(-2)
+
+    def _fused_vectors(
+        self, rule: Rule, weight: Tensor, ids: Tensor, numbers: Tensor, group: Group
+    ) -> Tensor:
+        # Tables repeat with the last dimension of ids, or there is one for every id.
+        last = ids.shape[-1] if ids.dim() else 1
+        if numbers.numel() > 1 and numbers.shape != (last,):
+            numbers = numbers.expand(ids.shape)
+        numbers = numbers.reshape(-1)
+        if not ids.numel():
+            numbers = numbers.new_zeros(1)
+        columns = torch.arange(len(numbers) + 1, device=ids.device) * group[0]
+        out = lookup(
+            weight, rule, ids.reshape(-1), numbers, columns, torch.zeros_like(numbers),
+            self.pieces([group]), len(numbers) * group[0],
+        )  # fmt: skip
+        return out.view(*ids.shape, group[0])
+
+    def _chunk_starts(self, rule: Rule, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
+        """First floats of the semantic part's chunks, by the kernel: int64 [..., chunks]."""
+        numbers = numbers.expand(ids.shape)
+        if not ids.numel():
+            return ids.new_zeros(*ids.shape, self.pieces([group]) - rule.lead)
+        units = chunk_starts(
+            rule, ids.reshape(-1), numbers.reshape(-1), self.block_size, self.pieces([group])
+        )
+        return (units[:, rule.lead :].long() * self.block_size).view(*ids.shape, -1)
 
     @property
     def whole_rows(self) -> bool:

@@ -12,8 +12,8 @@ from torch import Tensor
 from lma.allocation.base import Allocation, Group, largest_block
 from lma.allocation.tables import FLOAT_BYTES, Budget, Table
 from lma.errors import BudgetError
-from lma.hashing import stream_seeds, token_keys_t
-from lma.kernels.reference.addresses import hash_blocks
+from lma.hashing import stream_seeds
+from lma.kernels.rule import Rule, hashed_layout, unsigned_rule
 from lma.signatures.stats import LogStats
 from lma.signatures.table import SignatureTable
 
@@ -63,6 +63,7 @@ class HashedAllocation(Allocation):
     """block_j = range(hash(seed_j, key), num_blocks)."""
 
     seeds: Tensor
+    layout: Tensor
 
     def __init__(
         self, tables: Sequence[Table], num_blocks: int, block_size: int, seed: int
@@ -73,9 +74,12 @@ class HashedAllocation(Allocation):
         self.arguments = {"num_blocks": num_blocks, "block_size": block_size, "seed": seed}
         seeds = stream_seeds(seed, max(dims, default=0) // block_size)
         self._derived("seeds", torch.from_numpy(seeds.view("int64")))
+        self._derived("layout", hashed_layout(self.salts, dims, num_blocks))
+
+    def rule(self) -> Rule:
+        """Plain hashes."""
+        return unsigned_rule(self.layout, self.seeds, self.block_size, self.block_size)
 
     def blocks(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
         """Hashed blocks of every token."""
-        chunks = group[0] // self.block_size
-        keys = token_keys_t(self.salts[numbers], ids)
-        return hash_blocks(keys, self.seeds[:chunks], self.num_blocks)
+        return self._chunk_starts(self.rule(), ids, numbers, group) // self.block_size

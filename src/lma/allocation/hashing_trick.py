@@ -12,7 +12,9 @@ from torch import Tensor
 from lma.allocation.base import Allocation, Group
 from lma.allocation.tables import FLOAT_BYTES, Budget, Table, shared_dim, sizes_of
 from lma.errors import BudgetError
-from lma.hashing import combine_t, reduce_range_t, stream_seeds, token_keys_t
+from lma.hashing import stream_seeds
+from lma.kernels.layout import Column, Kind
+from lma.kernels.rule import Rule, hashed_layout, unsigned_rule
 from lma.signatures.stats import LogStats
 from lma.signatures.table import SignatureTable
 
@@ -76,9 +78,7 @@ class HashingTrickAllocation(Allocation):
 
     seeds: Tensor
     rows: Tensor
-    row_counts: Tensor
-    bases: Tensor
-    whole: Tensor
+    layout: Tensor
     fixed = ("rows",)
 
     def __init__(self, tables: Sequence[Table], rows: Sequence[int], seed: int) -> None:
@@ -90,15 +90,17 @@ class HashingTrickAllocation(Allocation):
         bases = [sum(rows[:i]) if own else 0 for i in range(len(tables))]
         self.register_buffer("rows", torch.tensor(list(rows), dtype=torch.int64))
         self._derived("seeds", torch.from_numpy(stream_seeds(seed, 1).view("int64")))
-        self._derived("row_counts", spread)
-        self._derived("bases", bases)
         sizes = [table.num_embeddings for table in tables]
-        whole = [int(own and count == size) for count, size in zip(spread, sizes, strict=True)]
-        self._derived("whole", whole)
+        whole = [own and count == size for count, size in zip(spread, sizes, strict=True)]
+        layout = hashed_layout(self.salts, [dim] * len(tables), spread)
+        layout[:, Column.HASHED_BASE] = torch.tensor(bases, dtype=torch.int64) * dim
+        layout[torch.tensor(whole, dtype=torch.bool), Column.KIND] = Kind.WHOLE
+        self._derived("layout", layout)
+
+    def rule(self) -> Rule:
+        """One chunk per row; tables that are held whole are not hashed."""
+        return unsigned_rule(self.layout, self.seeds, self.block_size, self.block_size)
 
     def blocks(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
         """The row of every token."""
-        keys = token_keys_t(self.salts[numbers], ids)
-        row = reduce_range_t(combine_t(self.seeds[0], keys), self.row_counts[numbers])
-        row = torch.where(self.whole[numbers] == 1, ids, row)
-        return (self.bases[numbers] + row).unsqueeze(-1)
+        return self._chunk_starts(self.rule(), ids, numbers, group) // self.block_size

@@ -12,8 +12,8 @@ from torch import Tensor
 from lma.allocation.base import Allocation, Group, gather_floats, largest_block
 from lma.allocation.hashed import blocks_for
 from lma.allocation.tables import Budget, Table
-from lma.hashing import stream_seeds, token_keys_t
-from lma.kernels.reference.addresses import hash_blocks
+from lma.hashing import stream_seeds
+from lma.kernels.rule import Rule, hashed_layout, unsigned_rule
 from lma.signatures.stats import LogStats
 from lma.signatures.table import SignatureTable
 
@@ -50,6 +50,7 @@ class RobeAllocation(Allocation):
     """place(v, j, i) = (range(hash(seed_j, key), m) + i) mod m."""
 
     seeds: Tensor
+    layout: Tensor
 
     def __init__(self, tables: Sequence[Table], size: int, chunk_size: int, seed: int) -> None:
         dims = [table.embedding_dim for table in tables]
@@ -59,12 +60,15 @@ class RobeAllocation(Allocation):
         self.chunk_size = chunk_size
         seeds = stream_seeds(seed, max(dims, default=0) // chunk_size)
         self._derived("seeds", torch.from_numpy(seeds.view("int64")))
+        self._derived("layout", hashed_layout(self.salts, dims, size))
+
+    def rule(self) -> Rule:
+        """Plain hashes; runs begin at any float."""
+        return unsigned_rule(self.layout, self.seeds, self.chunk_size, 1)
 
     def locations(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
         """Places of every float of every vector."""
-        chunks = group[0] // self.chunk_size
-        keys = token_keys_t(self.salts[numbers], ids)
-        start = hash_blocks(keys, self.seeds[:chunks], self.num_blocks).unsqueeze(-1)
+        start = self._chunk_starts(self.rule(), ids, numbers, group).unsqueeze(-1)
         run = torch.arange(self.chunk_size, device=ids.device)
         return ((start + run) % self.num_blocks).flatten(-2)
 
@@ -72,6 +76,8 @@ class RobeAllocation(Allocation):
         self, weight: Tensor, ids: Tensor, numbers: Tensor, group: Group, sparse: bool
     ) -> Tensor:
         """Vectors of tokens."""
+        if not sparse:
+            return super().vectors(weight, ids, numbers, group, sparse)
         return gather_floats(weight, self.locations(ids, numbers, group), sparse)
 
     @property

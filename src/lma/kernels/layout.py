@@ -23,6 +23,7 @@ class Kind(IntEnum):
     UNSIGNED = 0  # no signatures: every token takes the plain hash
     RANDOM = 1  # block = range(hash(seed, j, codes that chunk j draws), CODED_BLOCKS)
     LEARNED = 2  # block = chunk's codebook + code
+    WHOLE = 3  # no signatures: block = id * chunks + j, every token's own (ids >= 0)
 
 
 class Column(IntEnum):

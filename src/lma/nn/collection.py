@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from lma.allocation import Table
 from lma.allocation.base import Allocation
+from lma.kernels.rule import Rule
 from lma.nn.bags import checked_offsets
 from lma.nn.embedding import MODES, pooled
 from lma.nn.memory import MemoryReport, SharedMemory
@@ -104,8 +106,16 @@ class EmbeddingBagCollection(nn.Module):
         ]
         for i, (_, _, members) in enumerate(self._groups):
             self.register_buffer(f"_members_{i}", torch.tensor(members), persistent=False)
+        # For the one fused lookup of all groups: where each feature's columns begin, how it pools.
+        ends = list(itertools.accumulate(self.embedding_dims, initial=0))
+        self._width = ends[-1]
+        self.register_buffer("_columns", torch.tensor(ends), persistent=False)
+        means = [int(mode == "mean") for mode in modes]
+        self.register_buffer("_means", torch.tensor(means), persistent=False)
 
     _numbers: Tensor
+    _columns: Tensor
+    _means: Tensor
 
     @classmethod
     def for_schema(cls, schema: Any, embedding_dim: int = 16, **arguments: Any) -> Any:
@@ -159,6 +169,9 @@ class EmbeddingBagCollection(nn.Module):
                 f"found {list(values.shape)}"
             )
         ids = self.memory.accept(values, self._numbers)
+        if self._rule() is not None:
+            factors = None if weights is None else weights.reshape(-1)
+            return self._fused(ids.reshape(-1), None, factors)
         if len(self._groups) == 1:
             vectors = self.memory.lookup(ids, self._numbers, self._groups[0][0])
             if weights is not None:
@@ -188,6 +201,8 @@ class EmbeddingBagCollection(nn.Module):
         ends = bounds[::batch] if batch else bounds.expand(features + 1)
         entry_numbers = torch.repeat_interleave(self._numbers, ends.diff(), output_size=len(values))
         ids = self.memory.accept(values, entry_numbers)
+        if self._rule() is not None and "max" not in self._modes:
+            return self._fused(ids, bounds, weights)
         if len(self._groups) == 1:
             group, mode, _ = self._groups[0]
             out = pooled(self.memory, ids, entry_numbers, group, bounds, mode, weights)
@@ -206,6 +221,23 @@ class EmbeddingBagCollection(nn.Module):
             for place, member in enumerate(members):
                 pieces[member] = out[place]
         return torch.cat(pieces, 1)
+
+    def _rule(self) -> Rule | None:
+        """What the fused kernels read; None where a method or a sparse gradient has no such."""
+        return None if self.memory.sparse else self.memory.allocation.rule()
+
+    def _fused(self, ids: Tensor, offsets: Tensor | None, factors: Tensor | None) -> Tensor:
+        """All features in one call: [batch, sum of dims]."""
+        return self.memory.fused_lookup(
+            ids,
+            self._numbers,
+            self._columns,
+            self._means,
+            [group for group, _, _ in self._groups],
+            self._width,
+            offsets,
+            factors,
+        )
 
     def _from_keyed(self, keyed: Any) -> tuple[Tensor, Tensor, Tensor | None]:
         """Values, offsets and weights of a KeyedJaggedTensor, in this collection's order."""

@@ -254,6 +254,13 @@ def pooled(
     weights: Tensor | None,
 ) -> Tensor:
     """Look up accepted ids [total] and pool them by offsets [bags + 1]: [bags, dim]."""
+    fused = len(numbers) == 1 and mode != "max" and not memory.sparse
+    if fused and memory.allocation.rule() is not None:
+        columns = torch.arange(2, device=ids.device) * group[0]
+        means = torch.full_like(numbers, int(mode == "mean"))
+        return memory.fused_lookup(
+            ids, numbers, columns, means, [group], group[0], offsets, weights
+        )
     if memory.allocation.whole_rows:
         # One row per token: torch's own kernel, bit for bit what nn.EmbeddingBag does.
         rows = memory.allocation.blocks(ids, numbers, group).squeeze(-1)

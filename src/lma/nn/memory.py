@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lma.allocation import Allocation, Budget, Lma, Method, Table
 from lma.allocation.base import Group
 from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM, count_tokens
+from lma.kernels.lookup import lookup
 from lma.results import ByteCount
 from lma.signatures import LogStats, SignatureTable
 
@@ -134,6 +135,26 @@ class SharedMemory(nn.Module):
     def lookup(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
         """Vectors of accepted ids: [..., dim]."""
         return self.allocation.vectors(self.weight, ids, numbers, group, self.sparse)
+
+    def fused_lookup(
+        self,
+        ids: Tensor,
+        numbers: Tensor,
+        columns: Tensor,
+        means: Tensor,
+        groups: Sequence[Group],
+        width: int,
+        offsets: Tensor | None,
+        factors: Tensor | None,
+    ) -> Tensor:
+        """`lma.kernels.lookup.lookup` of accepted ids, for methods that have a rule."""
+        rule = self.allocation.rule()
+        if rule is None:
+            raise ValueError(f"{type(self.allocation).__name__} has no rule for the fused kernels")
+        pieces = self.allocation.pieces(groups)
+        return lookup(
+            self.weight, rule, ids, numbers, columns, means, pieces, width, offsets, factors
+        )
 
     def num_bytes(self) -> ByteCount:
         """Serving bytes: the one function that counts them, for every method."""

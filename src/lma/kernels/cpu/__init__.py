@@ -1,1 +1,1 @@
-"""TODO."""
+"""Numba kernels for the CPU, with the function names of `reference`; imported at the first call."""

@@ -130,13 +130,14 @@ def chunk_starts(
     Random codes (SCMA, Desai et al. 2021, section 4): chunk j of a signed token reads block
     `range(hash(seed_j, the codes that chunk j draws), CODED_BLOCKS)`, so two tokens share it
     exactly when those codes agree, apart from chance. Learned codes: `codebook_j + code_j`.
-    An unsigned token: `range(hash(seed_j, key), HASHED_BLOCKS)`.
+    An unsigned token: `range(hash(seed_j, key), HASHED_BLOCKS)`; in a whole table
+    `id * chunks + j`.
 
     Args:
         ids: Token ids, int64 [...].
         row: Layout row of each token's table, int64 [..., columns], broadcastable.
         num_chunks: Chunks of the semantic part.
-        block_size: Floats of one chunk.
+        block_size: Floats from one block to the next.
         kinds: The `Kind`s that occur among all tables; others are not computed.
         seeds: State of chunk j's hash function, int64 [>= num_chunks].
         draws: Which codes a chunk draws, uint8 [rows, power].
@@ -148,11 +149,14 @@ def chunk_starts(
     row = row.unsqueeze(-2)
     seeds = seeds[:num_chunks]
     block = reduce_range_t(combine_t(seeds, keys), row[..., Column.HASHED_BLOCKS])
+    kind, base = row[..., Column.KIND], row[..., Column.CODE_BASE]
+    if Kind.WHOLE in kinds:
+        own = ids.unsqueeze(-1) * num_chunks + torch.arange(num_chunks, device=ids.device)
+        block = torch.where(kind == Kind.WHOLE, own, block)
     start = row[..., Column.HASHED_BASE] + block * block_size
-    if kinds <= {Kind.UNSIGNED}:
+    if kinds <= {Kind.UNSIGNED, Kind.WHOLE}:
         return start
 
-    kind, base = row[..., Column.KIND], row[..., Column.CODE_BASE]
     slot = find_slots(ids.unsqueeze(-1), keys, row, fingerprints, overflow_keys)
     signed = slot >= 0
     # An unsigned token reads its table's first signature, which is then not used.

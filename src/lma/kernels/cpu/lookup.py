@@ -1,0 +1,215 @@
+"""Launchers: torch tensors to Numba's arrays, scratch memory, and the cut of the work in pieces."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lma.kernels.cpu.address_kernel import COLUMNS, MAX_CODES, scale_rows, starts_range
+from lma.kernels.cpu.gather_kernel import TILE, lookup_range
+from lma.kernels.cpu.scatter_kernel import dot_range, scatter_range, sum_shards
+from lma.kernels.cpu.threads import num_pieces, run_pieces
+from lma.kernels.reference import lookup as reference
+
+GRAIN = 4096  # floats below which a second thread costs more than it gives
+MAX_SHARDS = 8
+
+_NO_INTEGERS = np.empty(0, np.int64)
+_NO_FLOATS = np.empty(0, np.float32)
+
+
+def _array(tensor: Tensor) -> Any:
+    return tensor.detach().contiguous().numpy()
+
+
+def _scaled(layout: Tensor, seeds: Tensor, unit: int, chunk: int) -> tuple[Any, Any]:
+    """`scale_rows`: (rows, states)."""
+    rows = np.empty((len(layout), COLUMNS + 3), np.int64)
+    states = np.empty((len(layout), len(seeds)), np.uint64)
+    scale_rows(_array(layout), _array(seeds).view(np.uint64), unit, chunk, rows, states)
+    return rows, states
+
+
+def starts(
+    ids: Tensor,
+    numbers: Tensor,
+    layout: Tensor,
+    seeds: Tensor,
+    draws: Tensor,
+    codes: Tensor,
+    fingerprints: Tensor,
+    overflow_keys: Tensor,
+    unit: int,
+    chunk: int,
+    stride: int,
+    lead: int,
+    pieces: int,
+) -> Tensor:
+    """`reference.starts`, the same bits."""
+    out = torch.empty(len(ids), pieces, dtype=torch.int32)
+    if not len(ids):
+        return out
+    rows, states = _scaled(layout, seeds, unit, chunk)
+    fixed = (
+        _array(ids), _array(numbers), rows, _array(seeds).view(np.uint64), states, _array(draws),
+        _array(codes), _array(fingerprints), _array(overflow_keys), stride // unit, lead,
+    )  # fmt: skip
+    target = out.numpy()
+
+    def run(first: int, last: int) -> None:
+        own = np.empty(MAX_CODES, np.uint64)
+        starts_range(*fixed, own, target, 0, first, last)
+
+    run_pieces(run, len(ids), num_pieces(len(ids) * (pieces + 4), GRAIN))
+    return out
+
+
+def lookup(
+    weight: Tensor,
+    ids: Tensor,
+    offsets: Tensor | None,
+    factors: Tensor | None,
+    numbers: Tensor,
+    columns: Tensor,
+    modes: Tensor,
+    layout: Tensor,
+    seeds: Tensor,
+    draws: Tensor,
+    codes: Tensor,
+    fingerprints: Tensor,
+    overflow_keys: Tensor,
+    chunk: int,
+    stride: int,
+    lead: int,
+    pieces: int,
+    width: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """(`reference.pool_starts`, and with `keep` the starts, else none) in one pass."""
+    unit = weight.shape[1]
+    if weight.dtype != torch.float32:
+        tables = reference.tables_of_entries(numbers, offsets, len(ids))
+        found = starts(
+            ids, tables, layout, seeds, draws, codes, fingerprints, overflow_keys, unit, chunk,
+            stride, lead, pieces,
+        )  # fmt: skip
+        out = reference.pool_starts(
+            weight, found, offsets, factors, numbers, columns, modes, layout, chunk, lead, width
+        )
+        return out, found if keep else found.new_empty(0, pieces)
+    features = len(numbers)
+    slots = len(ids) if offsets is None else len(offsets) - 1
+    out = torch.empty(slots // features, width)
+    kept = torch.empty(len(ids) if keep else 0, pieces, dtype=torch.int32)
+    rows, states = _scaled(layout, seeds, unit, chunk)
+    before = (
+        _array(weight).reshape(-1), _array(ids), *_bags(offsets, factors), _array(numbers),
+        _array(columns), _array(modes), rows, _array(seeds).view(np.uint64), states,
+        _array(draws), _array(codes), _array(fingerprints), _array(overflow_keys), unit, chunk,
+        stride // unit, lead,
+    )  # fmt: skip
+    target, flat = kept.numpy(), out.numpy().reshape(-1)
+
+    def run(first: int, last: int) -> None:
+        own = np.empty(MAX_CODES, np.uint64)
+        places = target if keep else np.empty((TILE, pieces), np.int32)
+        lookup_range(*before, places, own, flat, width, keep, first, last)
+
+    run_pieces(run, slots, num_pieces(out.numel() + len(ids) * pieces, GRAIN))
+    return out, kept
+
+
+def lookup_grad(
+    grad: Tensor,
+    starts: Tensor,
+    offsets: Tensor | None,
+    factors: Tensor | None,
+    numbers: Tensor,
+    columns: Tensor,
+    modes: Tensor,
+    layout: Tensor,
+    chunk: int,
+    lead: int,
+    num_blocks: int,
+    block_size: int,
+) -> Tensor:
+    """`reference.lookup_grad`; the same bits for any number of threads.
+
+    The slots are cut into a number of shards that only the sizes decide; every shard is added
+    up in order into a gradient of its own, and the shards are summed in order.
+    """
+    if grad.dtype != torch.float32:
+        return reference.lookup_grad(
+            grad, starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
+            num_blocks, block_size,
+        )  # fmt: skip
+    size = num_blocks * block_size
+    slots = len(grad) * len(numbers)
+    shards = num_shards(len(starts) * max(1, grad.shape[1] // max(1, len(numbers))), size)
+    parts = np.zeros((shards, size), np.float32)
+    rows, _ = _scaled(layout, layout[:0, 0], block_size, chunk)
+    fixed = (
+        _array(grad).reshape(-1), grad.shape[1], _array(starts), *_bags(offsets, factors),
+        _array(numbers), _array(columns), _array(modes), rows, block_size, chunk, lead,
+    )  # fmt: skip
+
+    def run(first: int, last: int) -> None:
+        for shard in range(first, last):
+            bounds = slots * shard // shards, slots * (shard + 1) // shards
+            scatter_range(*fixed, parts[shard], *bounds)
+
+    run_pieces(run, shards, num_pieces(shards, 1))
+    if shards == 1:
+        return torch.from_numpy(parts).view(num_blocks, block_size)
+    out = torch.empty(num_blocks, block_size)
+    flat = out.numpy().reshape(-1)
+    run_pieces(
+        lambda first, last: sum_shards(parts, flat, first, last), size, num_pieces(size, GRAIN)
+    )
+    return out
+
+
+def num_shards(added: int, size: int) -> int:
+    """Shards of a gradient of `size` floats to which `added` floats are added."""
+    return max(1, min(MAX_SHARDS, 2 * added // max(1, size), added // GRAIN))
+
+
+def factors_grad(
+    weight: Tensor,
+    grad: Tensor,
+    starts: Tensor,
+    offsets: Tensor | None,
+    numbers: Tensor,
+    columns: Tensor,
+    layout: Tensor,
+    chunk: int,
+    lead: int,
+) -> Tensor:
+    """`reference.factors_grad`."""
+    if weight.dtype != torch.float32 or grad.dtype != torch.float32:
+        return reference.factors_grad(
+            weight, grad, starts, offsets, numbers, columns, layout, chunk, lead
+        )
+    out = torch.empty(len(starts))
+    rows, _ = _scaled(layout, layout[:0, 0], weight.shape[1], chunk)
+    fixed = (
+        _array(weight).reshape(-1), _array(grad).reshape(-1), grad.shape[1], _array(starts),
+        _bags(offsets, None)[0], _array(numbers), _array(columns), rows, weight.shape[1], chunk,
+        lead, out.numpy(),
+    )  # fmt: skip
+    slots = len(grad) * len(numbers)
+    run_pieces(
+        lambda first, last: dot_range(*fixed, first, last), slots, num_pieces(grad.numel(), GRAIN)
+    )
+    return out
+
+
+def _bags(offsets: Tensor | None, factors: Tensor | None) -> tuple[Any, Any]:
+    """Offsets and factors as kernels take them: empty where there are none."""
+    return (
+        _NO_INTEGERS if offsets is None else _array(offsets),
+        _NO_FLOATS if factors is None else _array(factors.to(torch.float32)),
+    )

@@ -1,0 +1,149 @@
+"""The ops: schema, shapes, autograd; PyTorch picks the backend by the tensors' device.
+
+Every op is `torch.ops.lma.<name>`. The default implementation is `reference`, which runs on any
+device and is what exporters see; on the CPU it is Numba (`kernels.cpu`), imported at the first
+call. Arguments are checked by the public functions of `kernels.lookup`, not here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lma.kernels.reference import lookup as reference
+
+_RULE = (
+    "Tensor layout, Tensor seeds, Tensor draws, Tensor codes, Tensor fingerprints, "
+    "Tensor overflow_keys"
+)
+_BAGS = "Tensor? offsets, Tensor? factors, Tensor numbers, Tensor columns, Tensor modes"
+
+
+def _op(name: str, schema: str, default: Any) -> Any:
+    return torch.library.custom_op(f"lma::{name}", default, mutates_args=(), schema=schema)
+
+
+# --- starts -------------------------------------------------------------------------------
+
+starts = _op(
+    "starts",
+    f"(Tensor ids, Tensor numbers, {_RULE}, int unit, int chunk, int stride, int lead, "
+    "int pieces) -> Tensor",
+    reference.starts,
+)
+
+
+@starts.register_kernel("cpu")  # type: ignore[untyped-decorator]
+def _starts_cpu(*args: Any) -> Tensor:
+    from lma.kernels.cpu import lookup as cpu
+
+    return cpu.starts(*args)
+
+
+@starts.register_fake  # type: ignore[untyped-decorator]
+def _starts_fake(ids: Tensor, *args: Any) -> Tensor:
+    return ids.new_empty(ids.shape[0], args[-1], dtype=torch.int32)
+
+
+# --- lookup -------------------------------------------------------------------------------
+
+lookup = _op(
+    "lookup",
+    f"(Tensor weight, Tensor ids, {_BAGS}, {_RULE}, int chunk, int stride, int lead, int pieces, "
+    "int width, bool keep) -> (Tensor, Tensor)",
+    reference.lookup,
+)
+
+
+@lookup.register_kernel("cpu")  # type: ignore[untyped-decorator]
+def _lookup_cpu(*args: Any) -> tuple[Tensor, Tensor]:
+    from lma.kernels.cpu import lookup as cpu
+
+    return cpu.lookup(*args)
+
+
+@lookup.register_fake  # type: ignore[untyped-decorator]
+def _lookup_fake(
+    weight: Tensor, ids: Tensor, offsets: Tensor | None, factors: Any, numbers: Tensor, *args: Any
+) -> tuple[Tensor, Tensor]:
+    pieces, width, keep = args[-3:]
+    slots = ids.shape[0] if offsets is None else offsets.shape[0] - 1
+    kept = ids.new_empty(ids.shape[0] if keep else 0, pieces, dtype=torch.int32)
+    return weight.new_empty(slots // numbers.shape[0], width), kept
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    weight, _, offsets, factors, numbers, columns, modes, layout = inputs[:8]
+    chunk, _, lead, _, _, keep = inputs[-6:]
+    _, starts = output
+    ctx.mark_non_differentiable(starts)
+    ctx.shape, ctx.chunk, ctx.lead, ctx.keep = weight.shape, chunk, lead, keep
+    # The weights are only needed for the gradient of factors, and would be kept alive.
+    own = weight if factors is not None else None
+    ctx.save_for_backward(own, starts, offsets, factors, numbers, columns, modes, layout)
+
+
+def _lookup_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
+    if not ctx.keep:
+        raise RuntimeError("lma::lookup: a backward pass needs keep=True in the forward")
+    weight, starts, offsets, factors, numbers, columns, modes, layout = ctx.saved_tensors
+    grads: list[Any] = [None] * 19
+    if ctx.needs_input_grad[0]:
+        grads[0] = lookup_grad(
+            grad, starts, offsets, factors, numbers, columns, modes, layout, ctx.chunk, ctx.lead,
+            *ctx.shape,
+        )  # fmt: skip
+    if factors is not None and ctx.needs_input_grad[3]:
+        grads[3] = factors_grad(
+            weight, grad, starts, offsets, numbers, columns, layout, ctx.chunk, ctx.lead
+        ).to(factors.dtype)
+    return tuple(grads)
+
+
+lookup.register_autograd(_lookup_backward, setup_context=_remember)
+
+
+# --- the dense gradient of the memory -----------------------------------------------------
+
+lookup_grad = _op(
+    "lookup_grad",
+    f"(Tensor grad, Tensor starts, {_BAGS}, Tensor layout, int chunk, int lead, int num_blocks, "
+    "int block_size) -> Tensor",
+    reference.lookup_grad,
+)
+
+
+@lookup_grad.register_kernel("cpu")  # type: ignore[untyped-decorator]
+def _lookup_grad_cpu(*args: Any) -> Tensor:
+    from lma.kernels.cpu import lookup as cpu
+
+    return cpu.lookup_grad(*args)
+
+
+@lookup_grad.register_fake  # type: ignore[untyped-decorator]
+def _lookup_grad_fake(grad: Tensor, *args: Any) -> Tensor:
+    return grad.new_empty(args[-2], args[-1])
+
+
+# --- the gradient of per-entry factors ----------------------------------------------------
+
+factors_grad = _op(
+    "factors_grad",
+    "(Tensor weight, Tensor grad, Tensor starts, Tensor? offsets, Tensor numbers, Tensor columns, "
+    "Tensor layout, int chunk, int lead) -> Tensor",
+    reference.factors_grad,
+)
+
+
+@factors_grad.register_kernel("cpu")  # type: ignore[untyped-decorator]
+def _factors_grad_cpu(*args: Any) -> Tensor:
+    from lma.kernels.cpu import lookup as cpu
+
+    return cpu.factors_grad(*args)
+
+
+@factors_grad.register_fake  # type: ignore[untyped-decorator]
+def _factors_grad_fake(weight: Tensor, grad: Tensor, starts: Tensor, *args: Any) -> Tensor:
+    return weight.new_empty(starts.shape[0])
