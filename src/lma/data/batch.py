@@ -24,12 +24,14 @@ class Batch:
         offsets: `None`, or int64 (features * batch + 1,): bag b of feature f is
             `values[offsets[f * batch + b] : offsets[f * batch + b + 1]]`.
         labels: float32 (batch,), 0 or 1; NaN where the raw rows had no label.
+        weights: float32 (batch,), how much each row counts; `None` where rows have no weights.
     """
 
     dense: torch.Tensor
     values: torch.Tensor
     offsets: torch.Tensor | None
     labels: torch.Tensor
+    weights: torch.Tensor | None = None
 
     def __len__(self) -> int:
         return self.labels.shape[0]

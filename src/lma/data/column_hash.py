@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lma.data.dense import dense_matrix
-from lma.data.raw import LABEL, RawSchema
+from lma.data.raw import LABEL, WEIGHT, RawSchema
 from lma.hashing import as_u64, combine, hash_string_buffer, mix64_int
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 I64 = npt.NDArray[np.int64]
-_T = TypeVar("_T")
-_S = TypeVar("_S")
 
 
 @dataclass(frozen=True)
@@ -30,30 +28,23 @@ class HashedRows:
         bags: (values int64 (total,), lengths int64 (rows,)) per multi-hot feature, in order.
         dense: float32 (rows, num_dense), missing flags included.
         labels: float32 (rows,), NaN where there was no label column.
+        weights: float32 (rows,), or `None`.
     """
 
     one_hot: list[I64]
     bags: list[tuple[I64, I64]]
     dense: npt.NDArray[np.float32]
     labels: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
-
-    def select(self, mask: npt.NDArray[np.bool_]) -> HashedRows:
-        """The rows where `mask` is true."""
-        return HashedRows(
-            [ids[mask] for ids in self.one_hot],
-            [(values[np.repeat(mask, lengths)], lengths[mask]) for values, lengths in self.bags],
-            self.dense[mask],
-            self.labels[mask],
-        )
 
 
 def hash_rows(
     table: pa.Table,
     schema: RawSchema,
-    run: Callable[[Callable[[_T], _S], Iterable[_T]], Iterable[_S]] = map,
+    run: Callable[..., Iterable[Any]] = map,
 ) -> HashedRows:
     """Hash a chunk's strings and transform its numbers.
 
@@ -63,7 +54,7 @@ def hash_rows(
         run: `map`, or a thread pool's: columns are independent.
     """
     columns = [(table.column(feature.name), feature.multi_hot) for feature in schema.features]
-    hashed: list[Any] = list(run(_hash_column, columns))  # type: ignore[arg-type]
+    hashed: list[Any] = list(run(_hash_column, columns))
     rows = table.num_rows
     if LABEL in table.column_names:
         labels = table.column(LABEL).to_numpy().astype(np.float32)
@@ -72,8 +63,9 @@ def hash_rows(
     return HashedRows(
         [ids for ids, (_, multi_hot) in zip(hashed, columns, strict=True) if not multi_hot],
         [bag for bag, (_, multi_hot) in zip(hashed, columns, strict=True) if multi_hot],
-        dense_matrix(table, schema.dense),
+        dense_matrix(table, schema.dense, run),
         labels,
+        table.column(WEIGHT).to_numpy().astype(np.float32) if schema.weighted else None,
     )
 
 

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from lma.data.bad_rows import BadRows
+from lma.data.prefetch import prefetch
 from lma.data.raw import LABEL, DenseColumn, RawChunk, RawFeature, RawSchema
+from lma.data.splits import RowSplit
 from lma.data.text_blocks import TextBlock, count_lines, read_text_blocks
 from lma.errors import DataError
 
@@ -38,7 +40,7 @@ SCHEMA: Final = RawSchema(
 
 _INTEGER = re.compile(rb"-?[0-9]{1,19}")
 _HEX = re.compile(rb"[0-9a-fA-F]{8}")
-_IS_HEX = np.isin(np.arange(256), np.frombuffer(b"0123456789abcdefABCDEF", np.uint8))
+_DIGITS_AND_SIGN: Final = b"0123456789abcdefABCDEF-"
 
 
 class CriteoReader:
@@ -70,8 +72,8 @@ class CriteoReader:
         """Criteo's values are anonymous."""
         return {}
 
-    def time_boundaries(self, max_rows: int | None = None) -> tuple[int, int]:
-        """Rows where the first and the second half of the last day begin.
+    def time_split(self, max_rows: int | None = None) -> RowSplit:
+        """The halves of the last day, by row number.
 
         The last day is the last of several files, or the last seventh of a single one.
         """
@@ -81,7 +83,7 @@ class CriteoReader:
             last_day = counts[-1]
         else:
             last_day = -(-total // KAGGLE_DAYS)
-        return total - last_day, total - last_day // 2
+        return RowSplit(total - last_day, total - last_day // 2)
 
     def chunks(self, bad: BadRows, max_rows: int | None = None) -> Iterator[RawChunk]:
         """The rows of all files, in order.
@@ -91,7 +93,8 @@ class CriteoReader:
         """
         first_row, bytes_before = 0, 0
         for file in self.files:
-            for block in read_text_blocks(file):
+            # Reading and unpacking go on while a block is parsed.
+            for block in prefetch(read_text_blocks(file), 1):
                 if max_rows is not None and first_row + block.lines > max_rows:
                     block = _head(block, max_rows - first_row)
                 table, kept = self._parse(block, file, bad)
@@ -137,9 +140,10 @@ class CriteoReader:
         import polars as pl
         import pyarrow as pa
 
-        # polars fills up short lines with nulls, so the number of columns is checked here; it
-        # refuses long ones itself.
-        if data.count(b"\t") != lines * (len(self._names) - 1):
+        # What is left without digits and signs must be the lines' tabs and ends; polars itself
+        # would fill up short lines with nulls.
+        tabs = len(self._names) - 1
+        if data.translate(None, _DIGITS_AND_SIGN) != (b"\t" * tabs + b"\n") * lines:
             return None
         dtypes = {name: pl.String() if name in CATEGORIES else pl.Int64() for name in self._names}
         if not lines:
@@ -158,20 +162,20 @@ class CriteoReader:
                 return None
         if len(frame) != lines:
             return None
-        columns: dict[str, pa.Array] = {}
         if self._labelled:
             label = frame[LABEL]
             if label.null_count() or not label.is_between(0, 1).all():
                 return None
-            columns[LABEL] = label.cast(pl.Float32).to_arrow()
-        for name in INTEGERS:
-            columns[name] = frame[name].cast(pl.Float64).to_arrow()
-        for name in CATEGORIES:
-            strings = frame[name].to_arrow(compat_level=pl.CompatLevel.oldest())
-            if not _all_hex(strings):
-                return None
-            columns[name] = strings
-        return pa.table(columns)
+        # The integers' own minus signs are the only ones there may be.
+        negative = sum(int((frame[name] < 0).sum()) for name in INTEGERS)
+        if data.count(b"-") != negative:
+            return None
+        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        if not all(_empty_or_eight(table.column(name)) for name in CATEGORIES):
+            return None
+        if self._labelled:
+            table = table.set_column(0, LABEL, table.column(LABEL).cast(pa.float32()))
+        return table
 
     def _fault(self, line: bytes) -> tuple[int | None, str] | None:
         """What is wrong with a line: column (from 1) and reason; `None` if nothing is."""
@@ -194,21 +198,12 @@ class CriteoReader:
         return None
 
 
-def _all_hex(strings: pa.LargeStringArray) -> bool:
-    """Whether every string is empty (or null) or 8 hexadecimal digits."""
-    import pyarrow as pa
+def _empty_or_eight(strings: pa.ChunkedArray) -> bool:
+    """Whether every string is empty (or null) or 8 bytes long."""
+    import pyarrow.compute as pc
 
-    strings = strings.cast(pa.large_string())
-    _, offset_buffer, data = strings.buffers()
-    if offset_buffer is None or not len(strings):
-        return True
-    offsets = np.frombuffer(offset_buffer, np.int64)[strings.offset :][: len(strings) + 1]
-    lengths = np.diff(offsets)
-    if not ((lengths == 8) | (lengths == 0)).all():
-        return False
-    if data is None:
-        return True
-    return bool(_IS_HEX[np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]].all())
+    lengths = pc.binary_length(strings).fill_null(0).to_numpy()
+    return bool(((lengths == 8) | (lengths == 0)).all())
 
 
 def _field_text(line: bytes, column: int | None) -> str:

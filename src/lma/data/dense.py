@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -44,20 +44,31 @@ def transform(values: npt.NDArray[np.float64], kind: str) -> npt.NDArray[np.floa
     raise ValueError(f"dense transform must be one of {TRANSFORMS}, found {kind!r}")
 
 
-def dense_matrix(table: pa.Table, columns: Sequence[DenseColumn]) -> npt.NDArray[np.float32]:
+def dense_matrix(
+    table: pa.Table,
+    columns: Sequence[DenseColumn],
+    run: Callable[..., Iterable[None]] = map,
+) -> npt.NDArray[np.float32]:
     """Transformed values and missing flags, float32 (rows, 2 * columns).
 
     A missing value (null, NaN or infinite) is 0 with its flag 1.
+
+    Args:
+        table: The raw columns.
+        columns: Which of them, and how.
+        run: `map`, or a thread pool's: columns are independent.
     """
     count = len(columns)
     dense = np.zeros((table.num_rows, 2 * count), np.float32)
-    for j, column in enumerate(columns):
-        values = table.column(column.name).to_numpy().astype(np.float64)
-        present = np.isfinite(values)
-        if present.all():
-            dense[:, j] = transform(values, column.transform)
-        else:
-            values = np.where(present, values, 0.0)
-            dense[:, j] = np.where(present, transform(values, column.transform), np.float32(0))
-            dense[:, count + j] = ~present
+
+    def fill(j: int) -> None:
+        values = table.column(columns[j].name).to_numpy().astype(np.float64)
+        missing = ~np.isfinite(values)
+        values[missing] = 0
+        dense[:, j] = transform(values, columns[j].transform)
+        dense[missing, j] = 0
+        dense[missing, count + j] = 1
+
+    for _ in run(fill, range(count)):
+        pass
     return dense

@@ -17,7 +17,7 @@ from lma.data.batch import Batch
 from lma.data.column_hash import HashedRows, hash_rows
 from lma.data.dense import dense_names
 from lma.data.dictionary import Dictionary
-from lma.data.raw import LABEL, RawSchema
+from lma.data.raw import LABEL, WEIGHT, RawSchema
 from lma.data.schema import Feature, Schema
 from lma.errors import DataError, FormatError
 from lma.hashing import HASH_VERSION
@@ -55,6 +55,7 @@ class RowEncoder:
                 for feature, size in zip(raw_schema.features, sizes, strict=True)
             ),
             description=raw_schema.description,
+            weighted=raw_schema.weighted,
         )
 
     def encode(self, frame: pl.DataFrame) -> Batch:
@@ -92,6 +93,7 @@ class RowEncoder:
             ],
             rows.dense,
             rows.labels,
+            rows.weights,
         )
 
     def dictionary(self, feature: str) -> Dictionary | None:
@@ -160,18 +162,19 @@ def _call(find: Callable[[I64], I64], keys: I64) -> I64:
 def make_batch(schema: Schema, rows: HashedRows) -> Batch:
     """Columns of ids as a batch in the layout that `Batch` describes."""
     dense, labels = torch.from_numpy(rows.dense), torch.from_numpy(rows.labels)
+    weights = None if rows.weights is None else torch.from_numpy(rows.weights)
     if not schema.multi_hot:
         values = np.empty((len(rows), len(schema.features)), np.int64)
         for f, ids in enumerate(rows.one_hot):
             values[:, f] = ids
-        return Batch(dense, torch.from_numpy(values), None, labels)
+        return Batch(dense, torch.from_numpy(values), None, labels, weights)
     one_hot, bags = iter(rows.one_hot), iter(rows.bags)
     ones = np.ones(len(rows), np.int64)
     parts = [next(bags) if f.multi_hot else (next(one_hot), ones) for f in schema.features]
     offsets = np.zeros(len(parts) * len(rows) + 1, np.int64)
     np.cumsum(np.concatenate([lengths for _, lengths in parts]), out=offsets[1:])
     flat = np.concatenate([ids for ids, _ in parts])
-    return Batch(dense, torch.from_numpy(flat), torch.from_numpy(offsets), labels)
+    return Batch(dense, torch.from_numpy(flat), torch.from_numpy(offsets), labels, weights)
 
 
 def frame_to_arrow(frame: pl.DataFrame, schema: RawSchema) -> pa.Table:
@@ -204,6 +207,14 @@ def frame_to_arrow(frame: pl.DataFrame, schema: RawSchema) -> pa.Table:
         dtype = frame[LABEL].dtype
         numeric = dtype.is_numeric() or dtype == pl.Boolean
         columns[LABEL] = convert(LABEL, "0 or 1", pl.Float32(), numeric)
+    if schema.weighted:
+        # Prediction needs no weights.
+        weights = (
+            frame[WEIGHT]
+            if WEIGHT in frame.columns
+            else pl.Series([1.0]).new_from_index(0, len(frame))
+        )
+        columns[WEIGHT] = weights.cast(pl.Float32).to_arrow()
     for column in schema.dense:
         dtype = take(column.name).dtype
         columns[column.name] = convert(

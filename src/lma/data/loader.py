@@ -25,6 +25,7 @@ class _Rows:
     ids: npt.NDArray[Any]
     dense: npt.NDArray[np.float32]
     labels: npt.NDArray[np.uint8]
+    weights: npt.NDArray[np.float32] | None
     bags: list[tuple[npt.NDArray[Any], I64]]
 
     def __len__(self) -> int:
@@ -46,7 +47,7 @@ def iterate_batches(
     """
     first_rows = np.cumsum([0, *(len(shard) for shard in shards)])
     loaded = -1
-    rows = _Rows(np.zeros(0), np.zeros(0, np.float32), np.zeros(0, np.uint8), [])
+    rows = _Rows(np.zeros(0), np.zeros(0, np.float32), np.zeros(0, np.uint8), None, [])
     piece = Piece(np.zeros(0, np.int64), np.zeros(0, np.int64), None)
     for start in range(start_row, order.rows, stride_rows):
         stop = min(start + batch_size, order.rows)
@@ -82,7 +83,10 @@ def _slice(rows: _Rows | Shard, start: int, stop: int) -> _Rows:
     for values, offsets in rows.bags:
         own = offsets[start : stop + 1]
         bags.append((values[own[0] : own[-1]], own - own[0]))
-    return _Rows(rows.ids[start:stop], rows.dense[start:stop], rows.labels[start:stop], bags)
+    weights = None if rows.weights is None else rows.weights[start:stop]
+    return _Rows(
+        rows.ids[start:stop], rows.dense[start:stop], rows.labels[start:stop], weights, bags
+    )
 
 
 def _concatenate(parts: Sequence[_Rows]) -> _Rows:
@@ -95,8 +99,14 @@ def _concatenate(parts: Sequence[_Rows]) -> _Rows:
         np.concatenate([part.ids for part in parts]),
         np.concatenate([part.dense for part in parts]),
         np.concatenate([part.labels for part in parts]),
+        _concatenate_weights(parts),
         bags,
     )
+
+
+def _concatenate_weights(parts: Sequence[_Rows]) -> npt.NDArray[np.float32] | None:
+    weights = [part.weights for part in parts if part.weights is not None]
+    return np.concatenate(weights) if weights else None
 
 
 def _pick(rows: _Rows, order: I64 | None, offset: int, count: int) -> _Rows:
@@ -116,7 +126,8 @@ def _pick(rows: _Rows, order: I64 | None, offset: int, count: int) -> _Rows:
                 np.concatenate([np.zeros(1, np.int64), ends]),
             )
         )
-    return _Rows(rows.ids[index], rows.dense[index], rows.labels[index], bags)
+    weights = None if rows.weights is None else rows.weights[index]
+    return _Rows(rows.ids[index], rows.dense[index], rows.labels[index], weights, bags)
 
 
 def _to_batch(schema: Schema, parts: Sequence[_Rows]) -> Batch:
@@ -124,8 +135,9 @@ def _to_batch(schema: Schema, parts: Sequence[_Rows]) -> Batch:
     # Fresh arrays: the mapped file is read-only, and a batch belongs to its user.
     dense = torch.from_numpy(np.array(rows.dense, np.float32))
     labels = torch.from_numpy(rows.labels.astype(np.float32))
+    weights = None if rows.weights is None else torch.from_numpy(np.array(rows.weights))
     if not schema.multi_hot:
-        return Batch(dense, torch.from_numpy(rows.ids.astype(np.int64)), None, labels)
+        return Batch(dense, torch.from_numpy(rows.ids.astype(np.int64)), None, labels, weights)
     count = len(rows)
     one_hot, bags = iter(range(rows.ids.shape[1])), iter(rows.bags)
     values, lengths = [], []
@@ -139,4 +151,5 @@ def _to_batch(schema: Schema, parts: Sequence[_Rows]) -> Batch:
             lengths.append(np.ones(count, np.int64))
     offsets = np.zeros(len(schema.features) * count + 1, np.int64)
     np.cumsum(np.concatenate(lengths), out=offsets[1:])
-    return Batch(dense, torch.from_numpy(np.concatenate(values)), torch.from_numpy(offsets), labels)
+    flat = torch.from_numpy(np.concatenate(values))
+    return Batch(dense, flat, torch.from_numpy(offsets), labels, weights)

@@ -19,6 +19,8 @@ from lma.errors import DataError
 if TYPE_CHECKING:
     import polars as pl
 
+    from lma.data.splits import Split
+
 LIKED: Final = 4
 CHUNK_ROWS: Final = 1 << 18
 _COLUMNS: Final = {
@@ -83,7 +85,7 @@ class MovieLensReader:
         movies = self._tables[2]
         return {"movie": dict(zip(movies["movie"].cast(str), movies["title"], strict=True))}
 
-    def time_boundaries(self, max_rows: int | None = None) -> tuple[int, int]:
+    def time_split(self, max_rows: int | None = None) -> Split:
         """This copy of MovieLens has no timestamps."""
         raise ValueError('movielens: the log has no timestamps; use split="random"')
 

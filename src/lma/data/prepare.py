@@ -7,12 +7,13 @@ by shard. Everything happens in `OUT.partial`, which takes its final name when c
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import platform
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
@@ -20,15 +21,16 @@ from typing import Any, Final
 import numpy as np
 
 from lma.data.bad_rows import BadRows
-from lma.data.column_hash import HashedRows, hash_rows
+from lma.data.column_hash import HashedRows, hash_rows, one_array
 from lma.data.dataset import ENCODER_FOLDER, FORMAT_VERSION, META_FILE, Dataset
 from lma.data.dictionary import Dictionary
 from lma.data.encoder import RowEncoder
 from lma.data.formats import PathLike, open_log
 from lma.data.output_folder import OutputFolder
-from lma.data.raw import LogReader, RawChunk
+from lma.data.prefetch import prefetch
+from lma.data.raw import LABEL, LogReader, RawChunk
 from lma.data.shards import ShardWriter, checksum, file_pieces, open_shard
-from lma.data.splits import SPLITS, RandomSplit, TimeSplit
+from lma.data.splits import SPLITS, RandomSplit, Split
 from lma.data.token_counter import TokenCounter
 from lma.errors import DataError
 from lma.hashing import HASH_VERSION
@@ -131,7 +133,7 @@ class _Run:
         self,
         folder: Path,
         reader: LogReader,
-        split: RandomSplit | TimeSplit,
+        split: Split,
         hashed: bool,
         max_tokens: int,
         pool: ThreadPoolExecutor,
@@ -144,7 +146,7 @@ class _Run:
         for path in (self._raw, self._values):
             path.mkdir(exist_ok=True)
         self._writers = [
-            ShardWriter(self._raw, name, self._encoder.schema, np.int64) for name in SPLITS
+            ShardWriter(self._raw, name, self._encoder.schema, np.int64, pool) for name in SPLITS
         ]
         self._counters = [
             TokenCounter(self._values / f"{f}.arrow") for f in range(len(reader.schema.features))
@@ -154,13 +156,16 @@ class _Run:
         """Pass one: text to shards of hashes, tokens counted."""
         total = sum(file.stat().st_size for file in self._reader.files)
         done = 0
-        for chunk in self._reader.chunks(bad, max_rows):
-            self._add(chunk)
-            done += len(chunk.rows)
-            if bad.hopeless(done + bad.count):
-                break
-            if progress is not None:
-                progress(done, chunk.bytes_done, total)
+        # Parsing, hashing and sorting into shards overlap.
+        chunks = prefetch(self._reader.chunks(bad, max_rows), 1)
+        with contextlib.closing(prefetch(self._hash(chunks), 1)) as hashed:
+            for chunk, rows in hashed:
+                self._add(chunk, rows)
+                done += len(chunk.rows)
+                if bad.hopeless(done + bad.count):
+                    break
+                if progress is not None:
+                    progress(done, chunk.bytes_done, total)
         for writer in self._writers:
             writer.close()
         bad.check(done + bad.count)
@@ -170,18 +175,23 @@ class _Run:
                 f"{bad.count} bad ones"
             )
 
-    def _add(self, chunk: RawChunk) -> None:
-        rows = hash_rows(chunk.table, self._reader.schema, self._pool.map)
-        if not np.isin(rows.labels, (0, 1)).all():
-            raise DataError(f"{self._reader.files[0]}: labels must be 0 or 1")
-        part = self._split.assign(chunk.rows)
-        masks = [part == number for number in range(len(SPLITS))]
-        counting = () if self._hashed else self._count(chunk, rows, masks[0])
-        for writer, mask in zip(self._writers, masks, strict=True):
-            if mask.all():
-                writer.append(rows)
-            elif mask.any():
-                writer.append(rows.select(mask))
+    def _hash(
+        self, chunks: Iterator[RawChunk]
+    ) -> Generator[tuple[RawChunk, HashedRows], None, None]:
+        for chunk in chunks:
+            if LABEL not in chunk.table.column_names:
+                raise DataError(f"{self._reader.files[0]}: there is no label column")
+            rows = hash_rows(chunk.table, self._reader.schema, self._pool.map)
+            if not np.isin(rows.labels, (0, 1)).all():
+                raise DataError(f"{self._reader.files[0]}: labels must be 0 or 1")
+            yield chunk, rows
+
+    def _add(self, chunk: RawChunk, rows: HashedRows) -> None:
+        part = self._split.assign(chunk.rows, chunk.times)
+        counting = [] if self._hashed else self._count(chunk, rows, part == 0)
+        for number, writer in enumerate(self._writers):
+            chosen = np.flatnonzero(part == number)
+            writer.append(rows, None if len(chosen) == len(rows) else chosen)
         for job in counting:
             job.result()
         tokens = sum(map(len, self._counters))
@@ -194,21 +204,23 @@ class _Run:
 
     def _count(self, chunk: RawChunk, rows: HashedRows, train: Any) -> list[Any]:
         """Start counting the training rows' tokens, one job per feature."""
-        import pyarrow as pa
-
         if not train.any():
             return []
-        table = chunk.table if train.all() else chunk.table.filter(pa.array(train))
         one_hot, bags = iter(rows.one_hot), iter(rows.bags)
         jobs = []
         for counter, feature in zip(self._counters, self._reader.schema.features, strict=True):
-            strings = table.column(feature.name)
+            strings = chunk.table.column(feature.name)
             if feature.multi_hot:
                 values, lengths = next(bags)
-                ids = values[np.repeat(train, lengths)]
-                jobs.append(self._pool.submit(_count_bags, counter, ids, strings))
+                jobs.append(
+                    self._pool.submit(
+                        _count_tokens, counter, values, strings, np.repeat(train, lengths)
+                    )
+                )
             else:
-                jobs.append(self._pool.submit(counter.update, next(one_hot)[train], strings))
+                jobs.append(
+                    self._pool.submit(_count_tokens, counter, next(one_hot), strings, train)
+                )
         return jobs
 
     def number_tokens(self, min_count: int) -> None:
@@ -230,7 +242,7 @@ class _Run:
         largest = max((len(dictionary) for dictionary in dictionaries), default=0)
         id_type = np.int32 if largest < 2**31 else np.int64
         for number, split in enumerate(SPLITS):
-            writer = ShardWriter(self._folder, split, self._encoder.schema, id_type)
+            writer = ShardWriter(self._folder, split, self._encoder.schema, id_type, self._pool)
             for shard in self._writers[number].files:
                 path = self._raw / shard["file"]
                 writer.append(
@@ -266,20 +278,21 @@ class _Run:
         }
 
 
-def _count_bags(counter: TokenCounter, ids: Any, lists: Any) -> None:
-    from lma.data.column_hash import one_array
+def _count_tokens(counter: TokenCounter, ids: Any, column: Any, train: Any) -> None:
+    import pyarrow as pa
 
-    counter.update(ids, one_array(lists).flatten())
+    strings = one_array(column)
+    if pa.types.is_list(strings.type) or pa.types.is_large_list(strings.type):
+        strings = strings.flatten()
+    counter.update(ids, strings, None if train.all() else np.flatnonzero(train))
 
 
-def _choose_split(
-    reader: LogReader, split: str | None, seed: int, max_rows: int | None
-) -> RandomSplit | TimeSplit:
+def _choose_split(reader: LogReader, split: str | None, seed: int, max_rows: int | None) -> Split:
     chosen = split or reader.default_split
     if chosen == "random":
         return RandomSplit(seed)
     if chosen == "time":
-        return TimeSplit(*reader.time_boundaries(max_rows))
+        return reader.time_split(max_rows)
     raise ValueError(f'split must be "time" or "random", found {chosen!r}')
 
 

@@ -3,6 +3,7 @@
 A reader turns its files into chunks, Arrow tables with these columns:
 
     label       float32 or absent       0 or 1
+    weight      float32 or absent       finite, >= 0: how much the row counts
     dense       float64, nullable       a missing number is null
     one-hot     large_string, nullable  a missing value is the empty string
     multi-hot   large_list<large_string>, nullable
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lma.data.bad_rows import BadRows
+    from lma.data.splits import Split
 
 LABEL = "label"
+WEIGHT = "weight"
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,14 @@ class RawSchema:
     dense: tuple[DenseColumn, ...]
     features: tuple[RawFeature, ...]
     description: str = ""
+    weighted: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """The schema as JSON values."""
         return {
             "name": self.name,
             "description": self.description,
+            "weighted": self.weighted,
             "dense": [{"name": c.name, "transform": c.transform} for c in self.dense],
             "features": [{"name": f.name, "multi_hot": f.multi_hot} for f in self.features],
         }
@@ -68,6 +73,7 @@ class RawSchema:
             dense=tuple(DenseColumn(**column) for column in data["dense"]),
             features=tuple(RawFeature(**feature) for feature in data["features"]),
             description=data["description"],
+            weighted=data["weighted"],
         )
 
 
@@ -77,13 +83,16 @@ class RawChunk:
 
     Attributes:
         table: The raw columns.
-        rows: Number of each row in the whole log, int64 (n,), ascending; rejected rows leave gaps.
+        rows: What a random split hashes, int64 (n,), ascending: the number of each row in the
+            whole log, rejected ones counted; a sampled negative has its positive's.
         bytes_done: Bytes of input consumed when this chunk was complete.
+        times: Seconds since 1970 of each row, float64 (n,), where the log has a time column.
     """
 
     table: pa.Table
     rows: npt.NDArray[np.int64]
     bytes_done: int
+    times: npt.NDArray[np.float64] | None = None
 
 
 class LogReader(Protocol):
@@ -104,8 +113,8 @@ class LogReader(Protocol):
     def chunks(self, bad: BadRows, max_rows: int | None = None) -> Iterator[RawChunk]:
         """The rows in log order; those that cannot be read go to `bad`."""
 
-    def time_boundaries(self, max_rows: int | None = None) -> tuple[int, int]:
-        """Row numbers at which validation and test begin, for a split by time.
+    def time_split(self, max_rows: int | None = None) -> Split:
+        """The last day half validation, half test.
 
         Raises:
             ValueError: The log has no order in time.

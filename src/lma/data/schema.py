@@ -47,6 +47,7 @@ class Schema:
         dense: Names of the float columns as stored, missing flags included.
         features: The categorical fields, in the order of `Batch.values`.
         description: One sentence for people; a synthetic log says so here.
+        weighted: Whether rows have weights.
 
     >>> schema = Schema("toy", ("price",), (Feature("city", num_embeddings=3),))
     >>> Schema.from_dict(schema.to_dict()) == schema
@@ -57,6 +58,7 @@ class Schema:
     dense: tuple[str, ...]
     features: tuple[Feature, ...]
     description: str = ""
+    weighted: bool = False
 
     @property
     def one_hot(self) -> tuple[Feature, ...]:
@@ -73,6 +75,7 @@ class Schema:
         return {
             "name": self.name,
             "description": self.description,
+            "weighted": self.weighted,
             "dense": list(self.dense),
             "features": [feature.to_dict() for feature in self.features],
         }
@@ -90,6 +93,7 @@ class Schema:
                 dense=tuple(data["dense"]),
                 features=tuple(Feature.from_dict(feature) for feature in data["features"]),
                 description=data.get("description", ""),
+                weighted=data.get("weighted", False),
             )
         except KeyError as error:
             raise FormatError(f"schema: key {error} is missing") from None

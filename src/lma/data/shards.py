@@ -5,6 +5,7 @@ A shard is one uncompressed record batch:
     ids         fixed_size_list<int32 or int64>[one-hot features]   absent if there are none
     dense       fixed_size_list<float>[dense columns]               absent if there are none
     label       uint8
+    weight      float                                               absent if rows have none
     bag:NAME    large_list<int32 or int64>, one per multi-hot feature
 
 Row-major matrices: a row's ids lie next to each other. Every shard of a split but the last has
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +30,7 @@ from lma.errors import FormatError
 
 SHARD_ROWS: Final = 1 << 17
 # Rows transposed at once from columns to rows: the tile stays in cache.
-_TILE_ROWS: Final = 2048
+_TILE_ROWS: Final = 512
 
 Ids = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 I64 = npt.NDArray[np.int64]
@@ -42,12 +44,14 @@ class Shard:
         ids: (rows, one-hot features).
         dense: float32 (rows, dense columns).
         labels: uint8 (rows,).
+        weights: float32 (rows,), or `None`.
         bags: (values (total,), offsets int64 (rows + 1,)) per multi-hot feature, in order.
     """
 
     ids: Ids
     dense: npt.NDArray[np.float32]
     labels: npt.NDArray[np.uint8]
+    weights: npt.NDArray[np.float32] | None
     bags: list[tuple[Ids, I64]]
 
     def __len__(self) -> int:
@@ -63,18 +67,21 @@ class Shard:
             [(values.astype(np.int64), np.diff(offsets)) for values, offsets in self.bags],
             self.dense,
             self.labels.astype(np.float32),
+            self.weights,
         )
 
 
 class ShardWriter:
     """Collects the rows of one split and writes a file whenever a shard is full.
 
+    A full shard is written by `pool` while the next one is filled; at most one waits.
+
     Args:
         folder: Where the files go.
         split: Their names' beginning.
         schema: The columns.
         id_type: `np.int32` or `np.int64`.
-        shard_rows: Rows per file.
+        pool: Runs the writing.
     """
 
     def __init__(
@@ -83,85 +90,143 @@ class ShardWriter:
         split: str,
         schema: Schema,
         id_type: type[np.int32] | type[np.int64],
-        shard_rows: int = SHARD_ROWS,
+        pool: Executor,
     ) -> None:
         self._folder, self._split, self._schema = folder, split, schema
-        self._shard_rows = shard_rows
         self._id_type = id_type
-        self._ids = np.empty((shard_rows, len(schema.one_hot)), id_type)
-        self._dense = np.empty((shard_rows, len(schema.dense)), np.float32)
-        self._labels = np.empty(shard_rows, np.uint8)
-        self._bags: list[list[tuple[I64, I64]]] = [[] for _ in schema.multi_hot]
+        self._pool = pool
+        self._writing: Future[dict[str, Any]] | None = None
+        self._pending = _Pending.empty(schema, id_type, SHARD_ROWS)
         self._filled = 0
+        self._shards = 0
         self.rows = 0
         self.positives = 0
         self.files: list[dict[str, Any]] = []
 
-    def append(self, rows: HashedRows) -> None:
-        """Add rows, whose labels are 0 or 1."""
+    def append(self, rows: HashedRows, chosen: I64 | None = None) -> None:
+        """Add rows, whose labels are 0 or 1.
+
+        Args:
+            rows: Rows column by column.
+            chosen: Numbers of the rows to add, ascending; `None` adds all.
+        """
         starts = [np.concatenate([[0], np.cumsum(lengths)]) for _, lengths in rows.bags]
+        total = len(rows) if chosen is None else len(chosen)
         done = 0
-        while done < len(rows):
-            count = min(self._shard_rows - self._filled, len(rows) - done)
-            end = self._filled + count
-            for tile in range(0, count, _TILE_ROWS):
-                stop = min(tile + _TILE_ROWS, count)
-                for f, ids in enumerate(rows.one_hot):
-                    self._ids[self._filled + tile : self._filled + stop, f] = ids[
-                        done + tile : done + stop
-                    ]
-            self._dense[self._filled : end] = rows.dense[done : done + count]
-            self._labels[self._filled : end] = rows.labels[done : done + count]
-            for bag, (values, lengths), start in zip(self._bags, rows.bags, starts, strict=True):
-                bag.append(
-                    (
-                        values[start[done] : start[done + count]],
-                        lengths[done : done + count],
-                    )
-                )
-            self._filled, done = end, done + count
-            if self._filled == self._shard_rows:
+        while done < total:
+            room = len(self._pending.labels) - self._filled
+            count = min(room, total - done)
+            part = slice(done, done + count) if chosen is None else chosen[done : done + count]
+            self._fill(rows, part, count, starts)
+            done += count
+            if self._filled == len(self._pending.labels):
                 self._flush()
 
     def close(self) -> None:
-        """Write the last shard, if there are rows left."""
+        """Write the last shard, if there are rows left, and wait for all of them."""
         if self._filled:
             self._flush()
+        self._wait()
+
+    def _fill(self, rows: HashedRows, part: slice | I64, count: int, starts: list[I64]) -> None:
+        begin, end = self._filled, self._filled + count
+        pending = self._pending
+        for tile in range(0, count, _TILE_ROWS):
+            stop = min(tile + _TILE_ROWS, count)
+            if isinstance(part, slice):
+                taken: slice | I64 = slice(part.start + tile, part.start + stop)
+            else:
+                taken = part[tile:stop]
+            for f, ids in enumerate(rows.one_hot):
+                pending.ids[begin + tile : begin + stop, f] = ids[taken]
+        pending.dense[begin:end] = rows.dense[part]
+        pending.labels[begin:end] = rows.labels[part]
+        if pending.weights is not None and rows.weights is not None:
+            pending.weights[begin:end] = rows.weights[part]
+        for bag, (values, lengths), start in zip(pending.bags, rows.bags, starts, strict=True):
+            bag.append((values[_bag_places(start, part)], lengths[part]))
+        self.positives += int(pending.labels[begin:end].sum())
+        self.rows += count
+        self._filled = end
 
     def _flush(self) -> None:
-        import pyarrow as pa
-
-        count = self._filled
-        columns: dict[str, pa.Array] = {}
-        for name, matrix in (("ids", self._ids), ("dense", self._dense)):
-            if matrix.shape[1]:
-                flat = pa.array(matrix[:count].reshape(-1))
-                columns[name] = pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
-        columns["label"] = pa.array(self._labels[:count])
-        for feature, bag in zip(self._schema.multi_hot, self._bags, strict=True):
-            offsets = np.zeros(count + 1, np.int64)
-            np.cumsum(np.concatenate([lengths for _, lengths in bag]), out=offsets[1:])
-            values = np.concatenate([values for values, _ in bag]).astype(self._id_type)
-            columns[f"bag:{feature.name}"] = pa.LargeListArray.from_arrays(
-                pa.array(offsets), pa.array(values)
-            )
-            bag.clear()
-        name = f"{self._split}-{len(self.files):05d}.arrow"
-        path = self._folder / name
-        batch = pa.record_batch(columns)
-        with pa.ipc.new_file(str(path), batch.schema) as writer:
-            writer.write_batch(batch)
-        self.files.append(
-            {
-                "file": name,
-                "rows": count,
-                "bytes": path.stat().st_size,
-                "crc32": checksum(path),
-            }
+        self._wait()
+        path = self._folder / f"{self._split}-{self._shards:05d}.arrow"
+        self._writing = self._pool.submit(
+            _write_shard, path, self._pending, self._filled, self._schema, self._id_type
         )
-        self.rows += count
-        self.positives += int(self._labels[:count].sum())
+        self._shards += 1
+        self._pending = _Pending.empty(self._schema, self._id_type, SHARD_ROWS)
         self._filled = 0
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            self.files.append(self._writing.result())
+            self._writing = None
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """The arrays of a shard that is being filled."""
+
+    ids: Ids
+    dense: npt.NDArray[np.float32]
+    labels: npt.NDArray[np.uint8]
+    weights: npt.NDArray[np.float32] | None
+    bags: list[list[tuple[I64, I64]]]
+
+    @classmethod
+    def empty(cls, schema: Schema, id_type: type[np.int32] | type[np.int64], rows: int) -> _Pending:
+        ids: Any = np.empty((rows, len(schema.one_hot)), id_type)
+        return cls(
+            ids,
+            np.empty((rows, len(schema.dense)), np.float32),
+            np.empty(rows, np.uint8),
+            np.empty(rows, np.float32) if schema.weighted else None,
+            [[] for _ in schema.multi_hot],
+        )
+
+
+def _bag_places(start: I64, part: slice | I64) -> slice | I64:
+    """Where the values of some rows' bags lie, `start` being the first place of every row's."""
+    if isinstance(part, slice):
+        return slice(int(start[part.start]), int(start[part.stop]))
+    lengths = start[part + 1] - start[part]
+    ends = np.cumsum(lengths)
+    within = np.arange(int(lengths.sum())) - np.repeat(ends - lengths, lengths)
+    return np.asarray(np.repeat(start[part], lengths) + within, np.int64)
+
+
+def _write_shard(
+    path: Path, pending: _Pending, rows: int, schema: Schema, id_type: type[Any]
+) -> dict[str, Any]:
+    """Write the first `rows` rows; what `meta.json` says about the file."""
+    import pyarrow as pa
+
+    columns: dict[str, pa.Array] = {}
+    for name, matrix in (("ids", pending.ids), ("dense", pending.dense)):
+        if matrix.shape[1]:
+            flat = pa.array(matrix[:rows].reshape(-1))
+            columns[name] = pa.FixedSizeListArray.from_arrays(flat, matrix.shape[1])
+    columns["label"] = pa.array(pending.labels[:rows])
+    if pending.weights is not None:
+        columns["weight"] = pa.array(pending.weights[:rows])
+    for feature, bag in zip(schema.multi_hot, pending.bags, strict=True):
+        offsets = np.zeros(rows + 1, np.int64)
+        np.cumsum(np.concatenate([lengths for _, lengths in bag]), out=offsets[1:])
+        values = np.concatenate([values for values, _ in bag]).astype(id_type)
+        columns[f"bag:{feature.name}"] = pa.LargeListArray.from_arrays(
+            pa.array(offsets), pa.array(values)
+        )
+    batch = pa.record_batch(columns)
+    with pa.ipc.new_file(str(path), batch.schema) as writer:
+        writer.write_batch(batch)
+    return {
+        "file": path.name,
+        "rows": rows,
+        "bytes": path.stat().st_size,
+        "crc32": checksum(path),
+    }
 
 
 def open_shard(path: Path, schema: Schema) -> Shard:
@@ -176,6 +241,7 @@ def open_shard(path: Path, schema: Schema) -> Shard:
         batch = pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)
         rows = batch.num_rows
         labels = batch.column("label").to_numpy()
+        weights = batch.column("weight").to_numpy() if schema.weighted else None
         matrices = []
         for name, width in (("ids", len(schema.one_hot)), ("dense", len(schema.dense))):
             if width:
@@ -189,7 +255,7 @@ def open_shard(path: Path, schema: Schema) -> Shard:
             bags.append((column.values.to_numpy(), column.offsets.to_numpy()))
     except (OSError, pa.ArrowInvalid, KeyError, ValueError) as error:
         raise FormatError(f"{path}: not a shard of this dataset: {error}") from None
-    return Shard(matrices[0], matrices[1], labels, bags)
+    return Shard(matrices[0], matrices[1], labels, weights, bags)
 
 
 def checksum(path: Path) -> int:

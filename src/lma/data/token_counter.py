@@ -41,16 +41,23 @@ class TokenCounter:
     def __len__(self) -> int:
         return len(self._keys) + len(self._recent_keys)
 
-    def update(self, ids: I64, strings: pa.Array | pa.ChunkedArray | None = None) -> None:
+    def update(
+        self,
+        ids: I64,
+        strings: pa.Array | pa.ChunkedArray | None = None,
+        chosen: I64 | None = None,
+    ) -> None:
         """Count the tokens of some rows.
 
         Args:
             ids: String hashes, int64 (n,).
             strings: The raw strings of the same n values, needed where strings are kept.
+            chosen: Numbers of those of the n values that count; `None` counts all.
         """
-        if not len(ids):
+        counted = ids if chosen is None else ids[chosen]
+        if not len(counted):
             return
-        ordered = np.sort(ids.view(np.uint64))
+        ordered = np.sort(counted.view(np.uint64))
         starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
         keys, counts = ordered[starts], np.diff(starts, append=len(ordered))
         keys, counts = _add_known(self._keys, self._counts, keys, counts)
@@ -90,7 +97,7 @@ class TokenCounter:
         self._recent_keys, self._recent_counts = self._keys[:0], self._counts[:0]
 
     def _write_values(self, new: U64, ids: I64, strings: Any) -> None:
-        """Append the strings of the keys `new`, taking any row that holds each."""
+        """Append the strings of the keys `new`, from any row (counted or not) that holds each."""
         import pyarrow as pa
 
         wanted = ids.view(np.uint64)
