@@ -185,6 +185,11 @@ class Allocation(nn.Module):
         """Whether a vector is one block, so that torch's own embedding_bag can pool it."""
         return all(table.embedding_dim == self.block_size for table in self.tables)
 
+    @property
+    def private_rows(self) -> bool:
+        """Whether a vector is one block that no other token reads."""
+        return False
+
     # --- weights and bytes -----------------------------------------------------------------
 
     def reset_weight(self, weight: Tensor, std: float) -> None:

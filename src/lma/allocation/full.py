@@ -56,3 +56,8 @@ class FullAllocation(Allocation):
         chunks = group[0] // self.block_size
         first = self.bases[numbers] + ids * chunks
         return first.unsqueeze(-1) + torch.arange(chunks, device=ids.device)
+
+    @property
+    def private_rows(self) -> bool:
+        """Wherever all tables have one dimension."""
+        return self.whole_rows

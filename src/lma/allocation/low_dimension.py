@@ -12,9 +12,8 @@ from lma.errors import BudgetError
 from lma.signatures.stats import LogStats
 from lma.signatures.table import SignatureTable
 
-
 # One step of this method is a float for every token: "16x" of 16 floats is meant to be one float,
-# and must not fail for the header and the tables' rows for unseen values. Other methods fit exactly.
+# and must not fail for the header and the tables' rows for unseen values. Others fit exactly.
 TOLERANCE = 0.01
 
 

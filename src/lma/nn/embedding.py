@@ -143,10 +143,12 @@ class Embedding(_TableModule):
         padding = ids == self.padding_idx
         if self.memory.sparse:
             # Left out, as in torch: a zero in a sparse gradient would still move Adam's state.
-            found = self.memory.accept(ids[~padding], numbers)
+            (kept,) = (~padding.reshape(-1)).nonzero(as_tuple=True)
+            numbers = self._numbers(kept)
+            found = self.memory.accept(ids.reshape(-1)[kept], numbers)
             vectors = self.memory.lookup(found, numbers, self._group)
-            out = vectors.new_zeros(*ids.shape, self.embedding_dim)
-            return out.index_put((~padding,), vectors)
+            out = vectors.new_zeros(ids.numel(), self.embedding_dim)
+            return out.index_put((kept,), vectors).view(*ids.shape, self.embedding_dim)
         # Any id in place of the padding: its vector is masked, and so is the gradient to it.
         ids = self.memory.accept(ids.masked_fill(padding, 0), numbers)
         vectors = self.memory.lookup(ids, numbers, self._group)
@@ -201,6 +203,11 @@ class EmbeddingBag(_TableModule):
         )
         self.mode = mode
         self.include_last_offset = include_last_offset
+        self._padding_row: int | None = None
+        if self.padding_idx is not None and self.allocation.private_rows:
+            device = self.allocation.header.device
+            ids, number = torch.tensor([[self.padding_idx], [self._number]], device=device)
+            self._padding_row = int(self.allocation.blocks(ids, number, self._group))
 
     def forward(
         self,
@@ -236,12 +243,15 @@ class EmbeddingBag(_TableModule):
             bounds = checked_offsets(offsets, len(ids), include_last=self.include_last_offset)
         else:
             raise ValueError(f"ids must have 1 or 2 dimensions, found {list(ids.shape)}")
-        if self.padding_idx is not None:
+        if self.padding_idx is not None and self._padding_row is None:
             keep = ids != self.padding_idx
             ids, bounds, per_sample_weights = drop_entries(keep, ids, bounds, per_sample_weights)
         numbers = self._numbers(ids)
         ids = self.memory.accept(ids, numbers)
-        return pooled(self.memory, ids, numbers, self._group, bounds, self.mode, per_sample_weights)
+        return pooled(
+            self.memory, ids, numbers, self._group, bounds, self.mode, per_sample_weights,
+            self._padding_row,
+        )  # fmt: skip
 
 
 def pooled(
@@ -252,8 +262,12 @@ def pooled(
     offsets: Tensor,
     mode: str,
     weights: Tensor | None,
+    padding_row: int | None = None,
 ) -> Tensor:
-    """Look up accepted ids [total] and pool them by offsets [bags + 1]: [bags, dim]."""
+    """Look up accepted ids [total] and pool them by offsets [bags + 1]: [bags, dim].
+
+    `padding_row` is a row of the memory to leave out, where no two tokens share a row.
+    """
     fused = len(numbers) == 1 and mode != "max" and not memory.sparse
     if fused and memory.allocation.rule() is not None:
         columns = torch.arange(2, device=ids.device) * group[0]
@@ -272,5 +286,6 @@ def pooled(
             sparse=memory.sparse,
             per_sample_weights=weights,
             include_last_offset=True,
+            padding_idx=padding_row,
         )
     return pool(memory.lookup(ids, numbers, group), offsets, mode, weights)
