@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from lma.kernels.cpu.mix import combine, inlined, kernel, mix64, reduce_range, token_key
+from lma.kernels.cpu.prefetch import prefetch
 from lma.kernels.layout import Column, Kind
 from lma.kernels.reference.addresses import LANES, SECOND_BUCKET
 
@@ -23,11 +24,13 @@ CODED_BASE, CODED_BLOCKS, HASHED_BASE, HASHED_BLOCKS = (int(c) for c in list(Col
 COLUMNS = len(Column)
 CHUNKS, PRIVATE_UNITS, ROW_BYTES = COLUMNS, COLUMNS + 1, COLUMNS + 2  # added by `scale_rows`
 MAX_CODES = 256
+AHEAD = 16  # tokens whose signatures are on their way
 UNSIGNED, RANDOM, WHOLE = int(Kind.UNSIGNED), int(Kind.RANDOM), int(Kind.WHOLE)
 _LANES = LANES
 _SECOND_BUCKET = np.uint64(SECOND_BUCKET)
 _LOW = np.uint64(0xFFFF)
-_ONE = np.uint64(1)
+_ONE, _TWO, _THREE, _SEVEN = np.uint64(1), np.uint64(2), np.uint64(3), np.uint64(7)
+_BYTE, _TWO_BYTES = np.uint64(8), np.uint64(16)
 
 
 @kernel
@@ -90,21 +93,25 @@ def find_slot(token: Any, key: Any, rows: Any, t: Any, fingerprints: Any, overfl
 @inlined
 def unpack_codes(slot: Any, rows: Any, t: Any, codes: Any, out: Any) -> Any:
     """All codes of a signature into `out`, uint64 [>= NUM_CODES]."""
-    bits = rows[t, CODE_BITS]
-    mask = (1 << bits) - 1
-    base = rows[t, CODE_BASE] + slot * rows[t, ROW_BYTES]
+    bits = np.uint64(rows[t, CODE_BITS])
+    base = np.uint64(rows[t, CODE_BASE] + slot * rows[t, ROW_BYTES])
+    if bits == _BYTE:
+        for i in range(rows[t, NUM_CODES]):
+            out[np.uint64(i)] = np.uint64(codes[base + np.uint64(i)])
+        return
+    mask = (_ONE << bits) - _ONE
     for i in range(rows[t, NUM_CODES]):
-        bit = i * bits
-        byte = base + (bit >> 3)
-        word = np.int64(codes[byte]) | np.int64(codes[byte + 1]) << 8
-        word |= np.int64(codes[byte + 2]) << 16
-        out[i] = np.uint64((word >> (bit & 7)) & mask)
+        bit = np.uint64(i) * bits
+        byte = base + (bit >> _THREE)
+        word = np.uint64(codes[byte]) | np.uint64(codes[byte + _ONE]) << _BYTE
+        word |= np.uint64(codes[byte + _TWO]) << _TWO_BYTES
+        out[np.uint64(i)] = (word >> (bit & _SEVEN)) & mask
 
 
 @inlined
 def write_starts(
     token: Any, t: Any, rows: Any, seeds: Any, states: Any, draws: Any, codes: Any,
-    fingerprints: Any, overflow: Any, stride: Any, lead: Any, own: Any, out: Any, e: Any,
+    fingerprints: Any, overflow: Any, stride: Any, lead: Any, own: Any, work: Any, out: Any, e: Any,
 ) -> Any:  # fmt: skip
     """Starts of one token in units: row `e` of `out`, int32 [entries, pieces]; unused ones -1.
 
@@ -115,6 +122,7 @@ def write_starts(
         stride: Units from block to block.
         lead: 1: column 0 is the private part's.
         own: Scratch for one signature's codes, uint64 [MAX_CODES].
+        work: Scratch for the hashes of its chunks, uint64 [2, chunks].
     """
     chunks = rows[t, CHUNKS]
     if lead:
@@ -148,24 +156,44 @@ def write_starts(
     base = rows[t, CODED_BASE]
     size = np.uint64(rows[t, CODED_BLOCKS])
     if kind == RANDOM:
-        power = draws.shape[1]
+        # Code after code over all chunks, and codes picked apart from hashing: these loops are
+        # vectorised, those over the codes of one chunk are not.
         for j in range(chunks):
-            state = states[t, j]
-            for k in range(power):
-                state = combine(state, own[draws[j, k]])
-            out[e, lead + j] = base + np.int64(reduce_range(state, size)) * stride
+            work[0, j] = states[t, j]
+        for k in range(draws.shape[1]):
+            for j in range(chunks):
+                work[1, j] = own[np.uint64(draws[j, k])]
+            for j in range(chunks):
+                work[0, j] = combine(work[0, j], work[1, j])
+        for j in range(chunks):
+            block = reduce_range(work[0, j], size)
+            out[e, lead + j] = base + np.int64(block) * stride
     else:
         num_codes = rows[t, NUM_CODES]
         for j in range(chunks):
-            block = j * np.int64(size) + np.int64(own[j * num_codes // chunks])
+            block = j * np.int64(size) + np.int64(own[np.uint64(j * num_codes // chunks)])
             out[e, lead + j] = base + block * stride
+
+
+@inlined
+def prefetch_signature(
+    token: Any, t: Any, rows: Any, codes: Any, fingerprints: Any
+) -> Any:  # fmt: skip
+    """Ask for a token's codes, or for the bucket where a fingerprint index looks first."""
+    num_signed = rows[t, NUM_SIGNED]
+    if 0 <= token < num_signed:
+        prefetch(codes, rows[t, CODE_BASE] + token * rows[t, ROW_BYTES])
+    elif num_signed < 0 and rows[t, NUM_BUCKETS] > 0:
+        key = token_key(np.uint64(rows[t, SALT]), np.uint64(token))
+        bucket = np.int64(reduce_range(key, np.uint64(rows[t, NUM_BUCKETS])))
+        prefetch(fingerprints, (rows[t, BUCKET_BASE] + bucket) * _LANES)
 
 
 @kernel
 def starts_range(
     ids: Any, numbers: Any, rows: Any, seeds: Any, states: Any, draws: Any, codes: Any,
-    fingerprints: Any, overflow: Any, stride: Any, lead: Any, own: Any, out: Any, shift: Any,
-    first: Any, last: Any,
+    fingerprints: Any, overflow: Any, stride: Any, lead: Any, own: Any, work: Any, out: Any,
+    shift: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Starts of entries first ... last - 1, of tables numbers[e % len(numbers)].
 
@@ -173,10 +201,20 @@ def starts_range(
     """
     features = numbers.shape[0]
     f = first % features
+    ahead = first
+    g = f
     for e in range(first, last):
+        # A signature is one random read of a large array, and the hash has to wait for it.
+        while ahead < min(e + AHEAD, last):
+            if rows[numbers[g], KIND] != UNSIGNED:
+                prefetch_signature(ids[ahead], numbers[g], rows, codes, fingerprints)
+            ahead += 1
+            g += 1
+            if g == features:
+                g = 0
         write_starts(
             ids[e], numbers[f], rows, seeds, states, draws, codes, fingerprints, overflow,
-            stride, lead, own, out, e - shift,
+            stride, lead, own, work, out, e - shift,
         )  # fmt: skip
         f += 1
         if f == features:

@@ -12,60 +12,22 @@ import numpy as np
 
 from lma.kernels.cpu.address_kernel import CHUNKS, DIM, PRIVATE_DIM, starts_range
 from lma.kernels.cpu.mix import inlined, kernel
+from lma.kernels.cpu.prefetch import prefetch
+from lma.kernels.cpu.runs import add_run, copy_run
 
 TILE = 64  # entries whose starts are computed before they are read, so that misses overlap
+CACHED = 1 << 15  # floats that stay in a core's cache without being asked for
 MEAN = 1
 
 
 @inlined
-def add_run(weight: Any, start: Any, count: Any, factor: Any, out: Any, place: Any) -> Any:
-    """out[place + i] += factor * weight[start + i], around the memory's end."""
-    size = weight.shape[0]
-    if start + count <= size:
-        for i in range(count):
-            out[place + i] += factor * weight[start + i]
-    else:
-        for i in range(count):
-            out[place + i] += factor * weight[(start + i) % size]
-
-
-@inlined
-def copy_4(weight: Any, start: Any, out: Any, place: Any) -> Any:
-    """Four floats by one vector load and store: all loads stand before the stores."""
-    a, b = weight[start], weight[start + 1]
-    c, d = weight[start + 2], weight[start + 3]
-    out[place] = a
-    out[place + 1] = b
-    out[place + 2] = c
-    out[place + 3] = d
-
-
-@inlined
-def copy_8(weight: Any, start: Any, out: Any, place: Any) -> Any:
-    """Eight floats, as `copy_4`."""
-    a, b, c, d = weight[start], weight[start + 1], weight[start + 2], weight[start + 3]
-    e, f, g, h = weight[start + 4], weight[start + 5], weight[start + 6], weight[start + 7]
-    out[place], out[place + 1], out[place + 2], out[place + 3] = a, b, c, d
-    out[place + 4], out[place + 5], out[place + 6], out[place + 7] = e, f, g, h
-
-
-@inlined
-def copy_run(weight: Any, start: Any, count: Any, out: Any, place: Any) -> Any:
-    """out[place + i] = weight[start + i], around the memory's end."""
-    size = weight.shape[0]
-    if start + count > size:
-        for i in range(count):
-            out[place + i] = weight[(start + i) % size]
-    elif count == 4:
-        copy_4(weight, start, out, place)
-    elif count == 8:
-        copy_8(weight, start, out, place)
-    elif count == 16:
-        copy_8(weight, start, out, place)
-        copy_8(weight, start + 8, out, place + 8)
-    else:
-        for i in range(count):
-            out[place + i] = weight[start + i]
+def prefetch_starts(
+    weight: Any, starts: Any, shift: Any, unit: Any, first: Any, last: Any
+) -> Any:  # fmt: skip
+    """Ask for the first line of every piece of entries first ... last - 1."""
+    for e in range(first, last):
+        for j in range(starts.shape[1]):
+            prefetch(weight, np.int64(starts[e - shift, j]) * unit)
 
 
 @kernel
@@ -90,8 +52,10 @@ def copy_tile(
             place += private
         chunks = rows[t, CHUNKS]
         if chunk == 1:
+            t0 = np.uint64(place)
             for j in range(chunks):
-                out[place + j] = weight[np.int64(starts[e, lead + j]) * unit]
+                start = np.uint64(starts[e, lead + j]) * np.uint64(unit)
+                out[t0 + np.uint64(j)] = weight[start]
         else:
             for j in range(chunks):
                 start = np.int64(starts[e, lead + j]) * unit
@@ -122,11 +86,11 @@ def add_tile(
         place = begin
         if private > 0:
             start = np.int64(starts[e - shift, 0]) * unit
-            add_run(weight, start, private, factor, out, place)
+            add_run(factor, weight, start, private, out, place)
             place += private
         for j in range(chunks):
             start = np.int64(starts[e - shift, lead + j]) * unit
-            add_run(weight, start, min(chunk, stop - place), factor, out, place)
+            add_run(factor, weight, start, min(chunk, stop - place), out, place)
             place += chunk
 
 
@@ -134,8 +98,8 @@ def add_tile(
 def lookup_range(
     weight: Any, ids: Any, offsets: Any, factors: Any, numbers: Any, columns: Any, modes: Any,
     rows: Any, seeds: Any, states: Any, draws: Any, codes: Any, fingerprints: Any, overflow: Any,
-    unit: Any, chunk: Any, stride: Any, lead: Any, starts: Any, own: Any, out: Any, width: Any,
-    keep: Any, first: Any, last: Any,
+    unit: Any, chunk: Any, stride: Any, lead: Any, starts: Any, own: Any, work: Any, out: Any,
+    width: Any, keep: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Output slots first ... last - 1, and the starts of all their entries.
 
@@ -149,10 +113,11 @@ def lookup_range(
         modes: 1 where a feature's bags are averaged, else 0.
         unit, chunk, stride: Floats of a row of the memory, of a chunk; units between blocks.
         starts: int32, written: [entries, pieces] with `keep`, else scratch [TILE, pieces].
-        own: Scratch, uint64 [MAX_CODES].
+        own, work: Scratch, uint64 [MAX_CODES] and [2, chunks].
         out: float32 [batch * width].
     """
     features = numbers.shape[0]
+    ahead = weight.shape[0] > CACHED
     shift = 0
     if offsets.shape[0] == 0:
         for tile in range(first, last, TILE):
@@ -161,8 +126,10 @@ def lookup_range(
                 shift = tile
             starts_range(
                 ids, numbers, rows, seeds, states, draws, codes, fingerprints, overflow, stride,
-                lead, own, starts, shift, tile, end,
+                lead, own, work, starts, shift, tile, end,
             )  # fmt: skip
+            if ahead:
+                prefetch_starts(weight, starts, shift, unit, tile, end)
             copy_tile(
                 weight, starts, shift, factors, numbers, columns, rows, unit, chunk, lead, out,
                 width, tile, end,
@@ -183,8 +150,10 @@ def lookup_range(
                 shift = tile
             starts_range(
                 ids, numbers[f : f + 1], rows, seeds, states, draws, codes, fingerprints,
-                overflow, stride, lead, own, starts, shift, tile, end,
+                overflow, stride, lead, own, work, starts, shift, tile, end,
             )  # fmt: skip
+            if ahead:
+                prefetch_starts(weight, starts, shift, unit, tile, end)
             add_tile(
                 weight, starts, shift, factors, numbers[f], begin, rows, unit, chunk, lead, out,
                 tile, end,

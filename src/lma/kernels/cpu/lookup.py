@@ -25,6 +25,11 @@ def _array(tensor: Tensor) -> Any:
     return tensor.detach().contiguous().numpy()
 
 
+def _scratch(seeds: Tensor) -> tuple[Any, Any]:
+    """One thread's memory for `write_starts`."""
+    return np.empty(MAX_CODES, np.uint64), np.empty((2, len(seeds)), np.uint64)
+
+
 def _scaled(layout: Tensor, seeds: Tensor, unit: int, chunk: int) -> tuple[Any, Any]:
     """`scale_rows`: (rows, states)."""
     rows = np.empty((len(layout), COLUMNS + 3), np.int64)
@@ -60,8 +65,7 @@ def starts(
     target = out.numpy()
 
     def run(first: int, last: int) -> None:
-        own = np.empty(MAX_CODES, np.uint64)
-        starts_range(*fixed, own, target, 0, first, last)
+        starts_range(*fixed, *_scratch(seeds), target, 0, first, last)
 
     run_pieces(run, len(ids), num_pieces(len(ids) * (pieces + 4), GRAIN))
     return out
@@ -114,9 +118,8 @@ def lookup(
     target, flat = kept.numpy(), out.numpy().reshape(-1)
 
     def run(first: int, last: int) -> None:
-        own = np.empty(MAX_CODES, np.uint64)
         places = target if keep else np.empty((TILE, pieces), np.int32)
-        lookup_range(*before, places, own, flat, width, keep, first, last)
+        lookup_range(*before, places, *_scratch(seeds), flat, width, keep, first, last)
 
     run_pieces(run, slots, num_pieces(out.numel() + len(ids) * pieces, GRAIN))
     return out, kept
@@ -149,7 +152,9 @@ def lookup_grad(
     size = num_blocks * block_size
     slots = len(grad) * len(numbers)
     shards = num_shards(len(starts) * max(1, grad.shape[1] // max(1, len(numbers))), size)
-    parts = np.zeros((shards, size), np.float32)
+    # From torch, whose memory is warm: fresh zero pages cost more than the sums.
+    shard_grads = torch.zeros(shards, size)
+    parts = shard_grads.numpy()
     rows, _ = _scaled(layout, layout[:0, 0], block_size, chunk)
     fixed = (
         _array(grad).reshape(-1), grad.shape[1], _array(starts), *_bags(offsets, factors),
@@ -163,7 +168,7 @@ def lookup_grad(
 
     run_pieces(run, shards, num_pieces(shards, 1))
     if shards == 1:
-        return torch.from_numpy(parts).view(num_blocks, block_size)
+        return shard_grads.view(num_blocks, block_size)
     out = torch.empty(num_blocks, block_size)
     flat = out.numpy().reshape(-1)
     run_pieces(
@@ -174,7 +179,7 @@ def lookup_grad(
 
 def num_shards(added: int, size: int) -> int:
     """Shards of a gradient of `size` floats to which `added` floats are added."""
-    return max(1, min(MAX_SHARDS, 2 * added // max(1, size), added // GRAIN))
+    return max(1, min(MAX_SHARDS, added // max(1, size), added // GRAIN))
 
 
 def factors_grad(

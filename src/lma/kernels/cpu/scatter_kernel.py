@@ -8,19 +8,8 @@ import numpy as np
 
 from lma.kernels.cpu.address_kernel import CHUNKS, DIM, PRIVATE_DIM
 from lma.kernels.cpu.gather_kernel import MEAN
-from lma.kernels.cpu.mix import inlined, kernel
-
-
-@inlined
-def scatter_run(grad: Any, place: Any, count: Any, factor: Any, out: Any, start: Any) -> Any:
-    """out[start + i] += factor * grad[place + i], around the memory's end."""
-    size = out.shape[0]
-    if start + count <= size:
-        for i in range(count):
-            out[start + i] += factor * grad[place + i]
-    else:
-        for i in range(count):
-            out[(start + i) % size] += factor * grad[place + i]
+from lma.kernels.cpu.mix import kernel
+from lma.kernels.cpu.runs import scatter_run
 
 
 @kernel
@@ -58,15 +47,17 @@ def scatter_range(
             place = begin
             if private > 0:
                 start = np.int64(starts[e, 0]) * unit
-                scatter_run(grad, place, private, factor, out, start)
+                scatter_run(factor, grad, place, private, out, start)
                 place += private
             if chunk == 1:
+                first_column = np.uint64(place)
                 for j in range(chunks):
-                    out[np.int64(starts[e, lead + j]) * unit] += factor * grad[place + j]
+                    start = np.uint64(starts[e, lead + j]) * np.uint64(unit)
+                    out[start] += factor * grad[first_column + np.uint64(j)]
             else:
                 for j in range(chunks):
                     start = np.int64(starts[e, lead + j]) * unit
-                    scatter_run(grad, place, min(chunk, stop - place), factor, out, start)
+                    scatter_run(factor, grad, place, min(chunk, stop - place), out, start)
                     place += chunk
         f += 1
         if f == features:
