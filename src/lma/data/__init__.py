@@ -11,15 +11,19 @@ from lma.data.encoder import RowEncoder
 from lma.data.formats import FORMATS, read_raw
 from lma.data.prepare import prepare
 from lma.data.schema import Feature, Schema
+from lma.data.stream import BatchStream
 from lma.data.synthetic import write_synthetic
+from lma.data.table_schema import TableSchema
 
 __all__ = [
     "FORMATS",
     "Batch",
+    "BatchStream",
     "Dataset",
     "Feature",
     "RowEncoder",
     "Schema",
+    "TableSchema",
     "prepare",
     "read_raw",
     "verify",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import IO
@@ -40,7 +41,9 @@ class BadRows:
         self.count = 0
         self.first: str | None = None
         if rejects is not None:
-            rejects.unlink(missing_ok=True)
+            # A folder that cannot be written to is reported where the dataset is.
+            with contextlib.suppress(OSError):
+                rejects.unlink(missing_ok=True)
 
     def add(
         self,

@@ -16,6 +16,7 @@ from lma.data.batch import Batch
 from lma.data.encoder import RowEncoder
 from lma.data.loader import iterate_batches
 from lma.data.order import EpochOrder
+from lma.data.prefetch import prefetch
 from lma.data.schema import Schema
 from lma.data.shards import Shard, checksum, open_shard
 from lma.data.splits import SPLITS
@@ -42,6 +43,10 @@ class Dataset:
         self.meta = meta
         self._shards: dict[str, list[Shard]] = {}
         self._histograms: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Mapped files cannot be sent to another process, which maps them itself.
+        return {**self.__dict__, "_shards": {}}
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Dataset:
@@ -93,6 +98,9 @@ class Dataset:
         start_batch: int = 0,
         drop_last: bool = False,
         max_rows: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        prefetch_batches: int = 2,
     ) -> Iterator[Batch]:
         """The split's rows in batches.
 
@@ -109,6 +117,11 @@ class Dataset:
             start_batch: Number of batches to leave out at the beginning.
             drop_last: Leave out a last batch of fewer rows.
             max_rows: Use only the split's first so many rows (shuffled among themselves).
+            rank: Number of this reader among `world_size` ones. Reader r gets batches r,
+                r + world_size, ... of the whole epoch: every row once, none twice. With
+                `drop_last`, all readers get equally many full batches.
+            world_size: Number of readers.
+            prefetch_batches: Batches made ahead in a thread; 0 makes no thread.
 
         Raises:
             ValueError: An argument is out of its range.
@@ -118,23 +131,25 @@ class Dataset:
             raise ValueError(f"batch_size must be at least 1, found {batch_size}")
         if start_batch < 0:
             raise ValueError(f"start_batch must be >= 0, found {start_batch}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be in [0, world_size = {world_size}), found {rank}")
         rows = self.num_rows(split)
         if max_rows is not None:
             if max_rows < 0:
                 raise ValueError(f"max_rows must be >= 0, found {max_rows}")
             rows = min(rows, max_rows)
         order = EpochOrder(rows, shuffle=shuffle, seed=seed, epoch=epoch)
+        count = -(-rows // batch_size)
+        if drop_last:
+            count = rows // batch_size // world_size * world_size
         batches = iterate_batches(
             self._open_shards(split),
             self.schema,
             order,
             batch_size,
-            start_batch * batch_size,
-            batch_size,
+            range(start_batch * world_size + rank, count, world_size),
         )
-        if drop_last:
-            return (batch for batch in batches if len(batch) == batch_size)
-        return batches
+        return prefetch(batches, prefetch_batches)
 
     def support_histogram(
         self, feature: str

@@ -8,22 +8,31 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from lma.data.avazu import AvazuReader
 from lma.data.bad_rows import BadRows
 from lma.data.criteo import CriteoReader
+from lma.data.frappe import FrappeReader
+from lma.data.interactions import InteractionsReader
 from lma.data.movielens import MovieLensReader
 from lma.data.raw import LogReader
+from lma.data.table import TableReader
 from lma.errors import DataError
 
 if TYPE_CHECKING:
     import polars as pl
 
-FORMATS: Final = ("criteo", "movielens")
+FORMATS: Final = ("criteo", "avazu", "movielens", "frappe", "interactions", "table")
 
 PathLike = str | os.PathLike[str]
 
 
 def open_log(
-    format: str, inputs: Sequence[PathLike] | PathLike, *, labelled: bool | None = True
+    format: str,
+    inputs: Sequence[PathLike] | PathLike,
+    *,
+    labelled: bool | None = True,
+    seed: int = 0,
+    **options: Any,
 ) -> LogReader:
     """The reader of a log.
 
@@ -31,6 +40,8 @@ def open_log(
         format: One of `FORMATS`.
         inputs: Files or folders, in the order of time; one may be given without a list.
         labelled: Whether rows carry a label; `None` finds out, where the format allows both.
+        seed: Seed of sampled negatives, where the format samples them.
+        options: The format's own options: see its reader's arguments.
 
     Raises:
         ValueError: The format is unknown or there is no input.
@@ -46,9 +57,19 @@ def open_log(
             if not path.exists():
                 raise DataError(f"{path}: no such file or folder")
     if format == "criteo":
-        return CriteoReader(paths, labelled)
+        return CriteoReader(paths, labelled, **options)
+    if format == "avazu":
+        return AvazuReader(paths, labelled, **options)
     if format == "movielens":
-        return MovieLensReader(paths)
+        return MovieLensReader(paths, **options)
+    if format == "frappe":
+        return FrappeReader(paths, labelled, seed, **options)
+    if format == "interactions":
+        return InteractionsReader(paths, labelled, seed, **options)
+    if format == "table":
+        if "schema" not in options:
+            raise ValueError('format "table" needs schema=..., the path of its TOML file')
+        return TableReader(paths, labelled=labelled, **options)
     close = difflib.get_close_matches(format, FORMATS, n=1)
     hint = f"; the nearest is {close[0]!r}" if close else ""
     raise ValueError(f"format must be one of {', '.join(FORMATS)}, found {format!r}{hint}")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
+import sys
 from pathlib import Path
 from types import TracebackType
 
@@ -34,7 +34,10 @@ class OutputFolder:
 
     def __enter__(self) -> Path:
         target = self._target
-        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{target.parent}: cannot be made: {error.strerror}") from None
         if self._replaced.exists():
             if target.exists():
                 shutil.rmtree(self._replaced)
@@ -48,13 +51,11 @@ class OutputFolder:
                     f"{target}: exists and is no prepared dataset; choose another folder or "
                     "empty this one"
                 )
-        self._partial.mkdir(exist_ok=True)
-        self._lock = os.open(self._partial, os.O_RDONLY)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(self._lock)
-            raise DataError(f"{self._partial}: another process is preparing {target}") from None
+            self._partial.mkdir(exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self._partial}: cannot be made: {error.strerror}") from None
+        self._lock = _lock(self._partial)
         for leftover in self._partial.iterdir():
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         return self._partial
@@ -74,4 +75,20 @@ class OutputFolder:
             os.replace(self._partial, self._target)
             shutil.rmtree(self._replaced, ignore_errors=True)
         finally:
-            os.close(self._lock)
+            if self._lock >= 0:
+                os.close(self._lock)
+
+
+def _lock(folder: Path) -> int:
+    """Lock a folder for this process; the lock ends with the process, however that ends."""
+    if sys.platform == "win32":
+        return -1
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise DataError(f"{folder}: another process is at work here") from None
+    return descriptor

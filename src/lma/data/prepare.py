@@ -62,7 +62,7 @@ def prepare(
     """Prepare a raw log for training.
 
     Args:
-        format: "criteo" or "movielens".
+        format: "criteo", "avazu", "movielens", "frappe", "interactions" or "table".
         inputs: Files or folders of the log, in the order of time.
         out: Folder of the dataset. A dataset that is there is replaced when the new one is
             complete; any other folder with something in it is refused.
@@ -70,7 +70,7 @@ def prepare(
             no vocabulary at all.
         split: "time" (last day: first half validation, second half test) or "random" (80/10/10
             by a seeded hash of the row number); default: the format's own.
-        seed: Seed of the random split.
+        seed: Seed of the random split and of sampled negatives.
         min_count: Tokens with fewer training rows share the id of unseen values.
         max_rows: Read only the first so many rows.
         max_tokens: The most distinct tokens a dictionary may count (about 50 bytes of memory
@@ -97,7 +97,7 @@ def prepare(
             raise ValueError(f"{argument} must be at least 1, found {value}")
     if max_rows is not None and max_rows < 1:
         raise ValueError(f"max_rows must be at least 1, found {max_rows}")
-    reader = open_log(format, inputs, **options)
+    reader = open_log(format, inputs, seed=seed, **options)
     assigned = _choose_split(reader, split, seed, max_rows)
     target = Path(out)
     bad = BadRows(on_error, max_bad, target.with_name(target.name + ".rejects.jsonl"))

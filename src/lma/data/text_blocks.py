@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from lma.errors import DataError
 
 BLOCK_BYTES = 1 << 24
@@ -35,9 +37,12 @@ class TextBlock:
     bytes_done: int
 
 
-def read_text_blocks(path: Path, block_bytes: int | None = None) -> Iterator[TextBlock]:
+def read_text_blocks(
+    path: Path, block_bytes: int | None = None, quote: bytes = b""
+) -> Iterator[TextBlock]:
     """The file's lines in blocks of about `block_bytes` (`BLOCK_BYTES`).
 
+    With `quote`, a block does not end within quotes, where line ends are part of a value.
     Gzip (several members too) and zstd are told by their first bytes, not by the name.
 
     Raises:
@@ -65,28 +70,43 @@ def read_text_blocks(path: Path, block_bytes: int | None = None) -> Iterator[Tex
         while True:
             read = _read(stream, block_bytes or BLOCK_BYTES, path, line)
             if read:
-                cut = read.rfind(b"\n") + 1
-                if not cut:
-                    rest += read
-                    if len(rest) > LONGEST_LINE:
+                rest += read
+                cut = _last_end(rest, quote)
+                if not cut and len(rest) > LONGEST_LINE:
+                    cut = rest.rfind(b"\n") + 1
+                    if not cut:
                         raise DataError(
                             f"{path}, line {line:,}: longer than {LONGEST_LINE:,} bytes: "
                             f"{rest[:60]!r}"
                         )
+                if not cut:
                     continue
-                data, rest = rest + read[:cut], read[cut:]
+                data, rest = rest[:cut], rest[cut:]
             elif rest:
                 # The last line of a file need not end with a newline.
-                data, rest = rest + b"\n", b""
+                data, rest = rest if rest.endswith(b"\n") else rest + b"\n", b""
             else:
                 if line == 1:
                     raise DataError(f"{path}: the file is empty")
                 return
+            if line == 1:
+                data = data.removeprefix(b"\xef\xbb\xbf")  # a byte order mark
             if b"\r" in data:
                 data = data.replace(b"\r\n", b"\n")
             lines = data.count(b"\n")
             yield TextBlock(data, lines, line, raw.tell())
             line += lines
+
+
+def _last_end(data: bytes, quote: bytes) -> int:
+    """The place after the last line end outside quotes, 0 if there is none."""
+    if not quote or quote not in data:
+        return data.rfind(b"\n") + 1
+    view = np.frombuffer(data, np.uint8)
+    (ends,) = np.nonzero(view == ord("\n"))
+    (quotes,) = np.nonzero(view == ord(quote))
+    outside = ends[np.searchsorted(quotes, ends) % 2 == 0]
+    return int(outside[-1]) + 1 if len(outside) else 0
 
 
 def _read(stream: Any, size: int, path: Path, line: int) -> bytes:
