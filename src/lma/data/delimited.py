@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from lma.data.bad_rows import BadRows
 from lma.data.prefetch import prefetch
@@ -19,6 +20,8 @@ from lma.errors import DataError
 
 if TYPE_CHECKING:
     import polars as pl
+
+I64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -73,18 +76,14 @@ class Delimited:
             if skip and not _quoted(block.data[: block.data.index(b"\n")], self.quote):
                 block, skip = _without_first_line(block), False
             frame = None if skip else self._parse_fast(block, names)
+            count = block.lines
             if frame is not None:
-                rows = np.arange(block.lines, dtype=np.int64)
-                source = SourceRows(
-                    frame.select(wanted), row + rows, block.first_line + rows, block.bytes_done
-                )
-                row += block.lines
+                rows = np.arange(count, dtype=np.int64)
+                lines = block.first_line + rows
             else:
-                source, count = self._parse_slowly(block, names, row, skip, file, bad)
-                source = SourceRows(
-                    source.frame.select(wanted), source.rows, source.lines, block.bytes_done
-                )
-                row += count
+                frame, rows, lines, count = self._parse_slowly(block, names, skip, file, bad)
+            source = SourceRows(frame.select(wanted), row + rows, lines, block.bytes_done, names)
+            row += count
             skip = False
             yield source
 
@@ -116,15 +115,9 @@ class Delimited:
         return frame if len(frame) == block.lines else None
 
     def _parse_slowly(
-        self,
-        block: TextBlock,
-        names: Sequence[str],
-        first_row: int,
-        skip_header: bool,
-        file: Path,
-        bad: BadRows,
-    ) -> tuple[SourceRows, int]:
-        """Row by row with the csv module: (good rows, number of all rows)."""
+        self, block: TextBlock, names: Sequence[str], skip_header: bool, file: Path, bad: BadRows
+    ) -> tuple[pl.DataFrame, I64, I64, int]:
+        """Row by row with the csv module: good rows, their numbers and lines, all rows' count."""
         import polars as pl
 
         # Bytes that are no UTF-8 survive as surrogates, to be found per row.
@@ -153,7 +146,7 @@ class Delimited:
                 fault = "not valid UTF-8"
             if fault is None:
                 records.append(record)
-                rows.append(first_row + count - 1)
+                rows.append(count - 1)
                 at.append(line)
             else:
                 text = lines[line - block.first_line]
@@ -166,8 +159,7 @@ class Delimited:
                 for name, values in zip(names, columns, strict=True)
             }
         )
-        lines_array, rows_array = np.array(at, np.int64), np.array(rows, np.int64)
-        return SourceRows(frame, rows_array, lines_array, block.bytes_done), max(count, 0)
+        return frame, np.array(rows, np.int64), np.array(at, np.int64), max(count, 0)
 
 
 def _quoted(line: bytes, quote: str) -> bool:

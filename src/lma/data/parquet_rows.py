@@ -39,6 +39,7 @@ class ParquetRows:
         import polars as pl
         import pyarrow as pa
 
+        names = self.header(file)
         parquet = _open(file)
         size, total = file.stat().st_size, max(1, parquet.metadata.num_rows)
         row = 0
@@ -49,9 +50,8 @@ class ParquetRows:
                     raise DataError(f"{file}: not a table")
                 numbers = row + np.arange(len(frame), dtype=np.int64)
                 row += len(frame)
-                yield SourceRows(
-                    frame.select(wanted), numbers, numbers + 1, int(size * row / total)
-                )
+                done = int(size * row / total)
+                yield SourceRows(frame.select(wanted), numbers, numbers + 1, done, names)
         except (OSError, pa.ArrowException) as error:
             raise DataError(f"{file}, after row {row:,}: damaged: {error}") from None
 

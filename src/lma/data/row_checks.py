@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +29,14 @@ class SourceRows:
         rows: Number of each row within its file, from 0, rejected ones counted.
         lines: Line of each row (text files), or row number, from 1.
         bytes_done: Bytes of the file consumed.
+        columns: Names of all columns of the file, for their numbers; empty where they have none.
     """
 
     frame: pl.DataFrame
     rows: I64
     lines: I64
     bytes_done: int
+    columns: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -130,14 +132,14 @@ class ColumnRules:
                 reason,
                 file=file,
                 line=int(source.lines[index]),
-                column=frame.columns.index(name) + 1,
+                column=source.columns.index(name) + 1 if name in source.columns else None,
                 column_name=name,
                 text=str(frame[name][index]),
             )
         kept = np.flatnonzero(fault < 0).astype(np.int64)
         result = pl.DataFrame(made)
         if len(kept) < len(frame):
-            result = result[kept]
+            result = result[kept] if made else result
             times = None if times is None else times[kept]
         table: pa.Table = result.to_arrow(compat_level=pl.CompatLevel.oldest())
         return Checked(table, kept, None if times is None else times.to_numpy())
