@@ -8,7 +8,7 @@
 The guide, formulas and file formats are under `docs/`.
 """
 
-from lma import allocation, nn
+from lma import allocation, models, nn
 from lma.allocation import Plan, plan, shared_fraction
 from lma.errors import BudgetError, DataError, FormatError, LmaError, StateMismatchError
 from lma.hashing import HASH_VERSION, token_key
@@ -28,11 +28,13 @@ from lma.signatures import (
     TableStats,
     fit_signatures,
 )
+from lma.training import Bundle, load, save
 from lma.version import __version__
 
 __all__ = [
     "HASH_VERSION",
     "BudgetError",
+    "Bundle",
     "DataError",
     "Embedding",
     "EmbeddingBag",
@@ -52,8 +54,11 @@ __all__ = [
     "allocation",
     "compress_",
     "fit_signatures",
+    "load",
+    "models",
     "nn",
     "plan",
+    "save",
     "shared_fraction",
     "token_key",
 ]

@@ -63,13 +63,10 @@ def _dataset(data: Path | None, format: str, target: Path, rows: int, seed: int)
         log = target / f"synthetic-{rows}-{seed}.tsv"
     try:
         dataset = lma.data.Dataset.open(prepared)
-        same = dataset.meta.get("max_rows") == rows and str(log.resolve()) in {
-            str(Path(source["path"]).resolve()) for source in dataset.meta["sources"]
-        }
-        if same:
+        if _made_from(dataset.meta, log, format, rows):
             return dataset
-    except (FormatError, OSError, KeyError):
-        pass
+    except (FormatError, OSError):
+        pass  # none there yet, or an interrupted one: it is made anew
     with progress() as bars:
         if data is None:
             target.mkdir(parents=True, exist_ok=True)
@@ -90,3 +87,14 @@ def _dataset(data: Path | None, format: str, target: Path, rows: int, seed: int)
             progress=lambda _, done, total: tick(done, total),
             **(synthetic if data is None else {}),
         )
+
+
+def _made_from(meta: Any, log: Path, format: str, rows: int) -> bool:
+    """Whether a dataset was prepared from this log, by its files' names and sizes."""
+    files = log.rglob("*") if log.is_dir() else [log]
+    sizes = {file.name: file.stat().st_size for file in files if file.is_file()}
+    return (
+        meta["format"] == format
+        and meta["max_rows"] == rows
+        and all(sizes.get(source["file"]) == source["bytes"] for source in meta["sources"])
+    )

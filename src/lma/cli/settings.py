@@ -65,7 +65,7 @@ def numbers(text: str | None, kind: type, flag: str) -> list[Any] | None:
 
 
 def parse_options(assignments: Iterable[str]) -> dict[str, Any]:
-    """Texts such as `key=value` as keyword arguments; values as in TOML, a bare word is a string."""
+    """Texts such as `key=value` as keyword arguments; values as in TOML, a bare word a string."""
     options: dict[str, Any] = {}
     for text in assignments:
         key, equals, value = text.partition("=")

@@ -56,7 +56,7 @@ class DLRM(nn.Module):
         self.embeddings = embeddings
         self.num_dense = num_dense
         dim = embeddings.embedding_dim
-        vectors = len(embeddings.features) + 1
+        self.vectors = vectors = len(embeddings.features) + 1
         self.config = {"num_dense": num_dense, "bottom": tuple(bottom), "top": tuple(top)}
         self.bottom = _mlp([max(1, num_dense), *bottom, dim], last_relu=True)
         pairs = torch.tril_indices(vectors, vectors, offset=-1)
@@ -79,7 +79,7 @@ class DLRM(nn.Module):
             dense = dense.new_ones(batch, 1)
         x0 = self.bottom(dense)
         embedded = self.embeddings(values, offsets).to(x0.dtype)
-        vectors = torch.cat([x0, embedded], 1).view(batch, -1, x0.shape[1])
+        vectors = torch.cat([x0, embedded], 1).view(batch, self.vectors, x0.shape[1])
         dots = torch.bmm(vectors, vectors.transpose(1, 2)).flatten(1)[:, self._pairs]
         logits: Tensor = self.top(torch.cat([x0, dots], 1)).squeeze(1)
         return logits

@@ -1,0 +1,155 @@
+"""The commands as a person types them, in a process of their own where that matters."""
+
+import subprocess
+import sys
+
+import polars as pl
+import pytest
+
+from lma.cli.inspect import find_token
+from lma.cli.main import main
+from lma.results import read_results
+
+
+def lma(*words, capsys=None, status=0):
+    sys.argv = ["lma", *map(str, words)]
+    with pytest.raises(SystemExit) as stop:
+        main()
+    captured = capsys.readouterr() if capsys else None
+    assert stop.value.code == status, captured
+    return captured
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    from lma.data import write_synthetic
+
+    folder = tmp_path_factory.mktemp("cli")
+    write_synthetic(folder / "log.tsv", rows=4000, scale=1 / 4096)
+    return folder
+
+
+def test_the_whole_way(folder, capsys):
+    log, data, run = folder / "log.tsv", folder / "data", folder / "run"
+    said = lma("prepare", "criteo", log, data, capsys=capsys)
+    assert "tokens" in said.out
+    lma("prepare", "criteo", data, "--verify", capsys=capsys)
+    lma("signatures", data, folder / "sig", "--set", "num_codes=4", capsys=capsys)
+    said = lma(
+        "train", data, run, "--budget", "8x", "--epochs", "1", "--signatures", folder / "sig",
+        "--set", "training.batch_size=512", capsys=capsys,
+    )  # fmt: skip
+    assert "test AUC" in said.out
+    (result,) = read_results(run / "results.jsonl")
+    said = lma("evaluate", run / "model", data, capsys=capsys)
+    assert f"AUC {result.test['auc']:.4f}" in said.out
+    lma("predict", run / "model", "criteo", log, "--out", folder / "p.csv", capsys=capsys)
+    scores = pl.read_csv(folder / "p.csv")
+    assert scores.columns == ["probability", "label"]
+    assert len(scores) == 4000
+    # The written config repeats the run.
+    lma(
+        "train", data, folder / "again", "--config", run / "config.toml",
+        "--signatures", folder / "sig", capsys=capsys,
+    )  # fmt: skip
+    (again,) = read_results(folder / "again" / "results.jsonl")
+    assert again.test == result.test
+    lma("report", run / "results.jsonl", "--out", folder / "r.html", capsys=capsys)
+    assert "<html" in (folder / "r.html").read_text()
+    said = lma("report", run / "results.jsonl", "--markdown", "serving", capsys=capsys)
+    assert said.out.startswith("|")
+
+
+def test_predict_without_labels(folder, tmp_path, capsys):
+    lma("prepare", "criteo", folder / "log.tsv", tmp_path / "d", capsys=capsys)
+    lma(
+        "train",
+        tmp_path / "d",
+        tmp_path / "r",
+        "--method",
+        "hashed",
+        "--epochs",
+        "1",
+        capsys=capsys,
+    )
+    lines = (folder / "log.tsv").read_text().splitlines()[:20]
+    (tmp_path / "new.tsv").write_text("".join(line.split("\t", 1)[1] + "\n" for line in lines))
+    lma(
+        "predict", tmp_path / "r" / "model", "criteo", tmp_path / "new.tsv",
+        "--out", tmp_path / "p.csv", capsys=capsys,
+    )  # fmt: skip
+    assert pl.read_csv(tmp_path / "p.csv").shape == (20, 1)
+
+
+def test_demo_writes_a_table_and_a_page(tmp_path, capsys):
+    arguments = (
+        "demo", "--out", tmp_path, "--rows", "3000",
+        "--set", 'methods=["full","hashed","lma-rows"]', "--set", "training.epochs=1",
+    )  # fmt: skip
+    said = lma(*arguments, capsys=capsys)
+    assert "synthetic" in said.out
+    assert "lma rows" in said.out
+    assert "synthetic" in (tmp_path / "report.html").read_text().lower()
+    assert len(read_results(tmp_path / "results.jsonl")) == 5
+    lma(*arguments, capsys=capsys)  # goes on where it stopped: nothing is run again
+    assert len(read_results(tmp_path / "results.jsonl")) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (("train", "/nowhere", "x"), 1, "no prepared dataset"),
+        (("trian",), 2, "Did you mean 'train'"),
+        (("prepare", "criteo", "/nowhere.tsv", "x"), 1, "/nowhere.tsv"),
+        (("prepare", "criteo"), 2, "PATHS|INPUT"),
+        (("prepare", "criteo", "only-one"), 2, "at least one input"),
+        (("evaluate", "/nowhere", "x"), 1, "lma.json is missing"),
+        (("report", "/nowhere.jsonl"), 1, "nowhere"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(words, status, message, capsys):
+    import re
+
+    said = lma(*words, capsys=capsys, status=status)
+    assert re.search(message, said.err.replace("\n", " "))
+    assert "Traceback" not in said.err
+
+
+def test_settings_mistakes(folder, tmp_path, capsys):
+    lma("prepare", "criteo", folder / "log.tsv", tmp_path / "d", capsys=capsys)
+    for words, message in [
+        (("--set", "training.epoch=1"), "did you mean 'epochs'"),
+        (("--set", "nonsense"), "expected key=value"),
+        (("--method", "lmaa-rows"), "did you mean 'lma-rows'"),
+        (("--budget", "12 parsecs"), "found '12 parsecs'"),
+        (("--budget", "100"), "hold no block"),
+    ]:
+        said = lma("train", tmp_path / "d", tmp_path / "r", *words, capsys=capsys, status=1)
+        assert message in said.err.replace("\n", " ")
+
+
+def test_list_version_and_help(capsys):
+    assert "lma-labelled-context" in lma("compare", "--list", capsys=capsys).out
+    assert lma("--version", capsys=capsys).out.startswith("lma ")
+    for verb in ("demo", "prepare", "train", "compare", "predict", "report", "inspect"):
+        assert "Example" in lma(verb, "--help", capsys=capsys).out
+
+
+def test_tokens_by_name_part_or_number():
+    titles = ["Toy Story 2", "Toy Story", "A Bug's Life"]
+    assert find_token("toy story", titles) == 1
+    assert find_token("toy", titles) == 0
+    assert find_token("life", titles) == 2
+    assert find_token("1", titles) == 1
+    assert find_token("7", None) == 7
+    with pytest.raises(ValueError, match="no token is called 'zz'"):
+        find_token("zz", titles)
+
+
+def test_it_is_installed():
+    done = subprocess.run(
+        [sys.executable, "-c", "from lma.cli import main; import sys; sys.argv=['lma']; main()"],
+        capture_output=True,
+        text=True,
+    )
+    assert "Usage" in done.stdout + done.stderr

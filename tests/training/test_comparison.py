@@ -1,0 +1,92 @@
+"""Cells, resuming, and what the result lines say."""
+
+import dataclasses
+
+import pytest
+
+from lma.results import read_results
+from lma.training import CompareConfig, RunConfig, TrainingConfig, compare
+from lma.training.comparison import cells
+from lma.training.config import ConfigError, MethodConfig
+from lma.training.experiment import identity_of
+
+CONFIG = CompareConfig(
+    methods=("full", "hashed", "lma-rows"),
+    budgets=("8x",),
+    seeds=(0, 1),
+    training=TrainingConfig(epochs=1, batch_size=1024),
+)
+
+
+def test_cells_are_every_combination_and_full_once_per_seed():
+    config = dataclasses.replace(CONFIG, budgets=("4x", "8x"), learning_rates=(0.1, 0.2))
+    found = [
+        (c.method.name, c.method.budget, c.training.learning_rate, c.seed) for c in cells(config)
+    ]
+    assert len(found) == len(set(found)) == 2 * 2 * (1 + 2 * 2)
+    assert ("full", "", 0.1, 1) in found
+
+
+def test_an_unknown_method_fails_before_anything_runs(log, tmp_path):
+    with pytest.raises(ConfigError, match="did you mean 'hashed'"):
+        compare(log, dataclasses.replace(CONFIG, methods=("hashe",)), tmp_path / "r.jsonl")
+
+
+def test_stopped_and_repeated_it_runs_only_what_is_missing(log, tmp_path):
+    path = tmp_path / "r.jsonl"
+    started = []
+
+    def note(run, number, total):
+        started.append((run.method.name, run.seed))
+        if len(started) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(log, CONFIG, path, progress=note)
+    assert len(read_results(path)) == 2
+    found, skipped = compare(log, CONFIG, path, progress=note)
+    assert (len(found), skipped) == (6, [])
+    assert len(started) == 3 + 4
+    again, _ = compare(log, CONFIG, path, progress=note)
+    assert len(started) == 7
+    assert [r.to_json() for r in again] == [r.to_json() for r in found]
+
+
+def test_runs_repeat_exactly(log, tmp_path):
+    config = dataclasses.replace(CONFIG, methods=("lma-rows",), seeds=(5,))
+    (first,), _ = compare(log, config, tmp_path / "a.jsonl")
+    (second,), _ = compare(log, config, tmp_path / "b.jsonl")
+    assert first.test == second.test
+    assert first.curve == second.curve
+
+
+def test_a_budget_too_small_is_left_out_with_its_reason(log, tmp_path):
+    config = dataclasses.replace(CONFIG, methods=("low-dimension", "hashed"), budgets=("50x",))
+    found, skipped = compare(log, config, tmp_path / "r.jsonl")
+    assert {r.method for r in found} == {"hashed"}
+    assert len(skipped) == 2
+    assert "less than one float" in skipped[0].reason
+
+
+def test_budgets_hold_and_bytes_are_counted_alike(log, tmp_path):
+    methods = ("hashed", "hashing-trick", "frequency-cutoff", "lma-rows", "lma-labelled-context")
+    config = dataclasses.replace(CONFIG, methods=methods, seeds=(0,))
+    found, _ = compare(log, config, tmp_path / "r.jsonl")
+    for result in found:
+        assert 0.93 < result.bytes["serving"] * 8 / result.reference_bytes <= 1, result.method
+        assert result.reference_bytes == log.num_tokens() * 64
+
+
+def test_weights_alone_may_be_counted(log, tmp_path):
+    config = dataclasses.replace(CONFIG, methods=("lma-rows",), seeds=(0,), counts="weights")
+    (result,), _ = compare(log, config, tmp_path / "r.jsonl")
+    assert result.weight_compression == pytest.approx(8, rel=0.01)
+    assert result.compression < 8
+
+
+def test_a_cell_is_named_by_everything_but_its_seed(log):
+    base = RunConfig()
+    other = RunConfig(method=MethodConfig(settings={"power": 3}))
+    assert identity_of(log, base) != identity_of(log, other)
+    assert identity_of(log, base) != identity_of(log, dataclasses.replace(base, seed=1))
+    assert identity_of(log, base) == identity_of(log, RunConfig())
