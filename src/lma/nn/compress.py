@@ -56,6 +56,11 @@ def compress_(
         raise ValueError(
             "compress_: the model itself is an embedding; make an lma.EmbeddingBag instead"
         )
+    if isinstance(model, nn.Sequential):
+        raise ValueError(
+            "compress_: the memory would become the last layer of this nn.Sequential; make it a "
+            "part of a module of yours and compress that"
+        )
     if hasattr(model, MEMORY_NAME):
         raise ValueError(
             f"compress_: the model has a {MEMORY_NAME} already; compress all modules in one call"
