@@ -48,9 +48,9 @@ class SignatureConfig:
     seed: int = 0
     kind: str = "random"
     dim: int = 32
-    passes: int = 2
+    passes: int = 4
     quantiser: str = "product"
-    shrinkage: float = 20.0
+    shrinkage: float = 50.0
 
     def __post_init__(self) -> None:
         for name, choices in (

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lma.signatures.config import SignatureConfig
+from lma.signatures.context import ContextCodeBuilder
 from lma.signatures.minhash import MinHashBuilder
 from lma.signatures.table import SignatureTable
 
 BATCH_ROWS = 65_536
+
+Progress = Callable[[int, int], None]
 
 
 def fit_signatures(
@@ -17,37 +20,69 @@ def fit_signatures(
     config: SignatureConfig | None = None,
     *,
     num_signed: Mapping[str, int] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> SignatureTable:
-    """Build signatures from the training rows of a log, in one pass.
+    """Build signatures from the training rows of a log.
+
+    Random codes take one pass over the log, and one more to count tokens where a table's ids are
+    hashes (`num_embeddings` None); learned codes take `1 + config.passes`.
 
     Args:
         log: A prepared `lma.data.Dataset`, or anything with `schema.features` (each with `name`
             and `num_embeddings`), `num_rows("train")` and `batches("train", batch_size)` that
             yields objects with `values`, `offsets` and `labels`.
-        config: Which similarity, how many codes; `SignatureConfig()` unless given.
+        config: Which similarity and kind, how many codes; `SignatureConfig()` unless given.
         num_signed: Tokens to sign per table, as a `Plan` decides.
-        progress: Called as progress(rows done, rows in all).
+        progress: Called as progress(rows done, rows in all), rows counted once per pass.
     """
     config = config or SignatureConfig()
-    sizes = {}
-    for feature in log.schema.features:
-        if feature.num_embeddings is None:
-            raise ValueError(
-                f"fit_signatures: feature {feature.name!r} has hashed ids and no vocabulary; "
-                "prepare the log with dictionary ids"
-            )
-        sizes[feature.name] = feature.num_embeddings
+    if config.kind == "learned":
+        return fit_context_codes(log, config, num_signed=num_signed, progress=progress).finish()
+    sizes = table_sizes(log)
     builder = MinHashBuilder(sizes, config, num_signed)
-    total, done = log.num_rows("train"), 0
+    _feed(log, builder, progress, 0, 1)
+    return builder.finish(num_signed)
+
+
+def fit_context_codes(
+    log: Any,
+    config: SignatureConfig,
+    *,
+    num_signed: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> ContextCodeBuilder:
+    """The builder of learned codes after all its passes: `finish`, `vectors` and `encode` it.
+
+    Args:
+        log, config, num_signed, progress: As `fit_signatures`.
+    """
+    builder = ContextCodeBuilder(table_sizes(log), config, num_signed)
+    for number in range(builder.num_passes):
+        _feed(log, builder, progress, number, builder.num_passes)
+        builder.next_pass()
+    return builder
+
+
+def table_sizes(log: Any) -> dict[str, int | None]:
+    """`num_embeddings` of every feature's table, in order."""
+    return {feature.name: feature.num_embeddings for feature in log.schema.features}
+
+
+def _feed(
+    log: Any,
+    builder: MinHashBuilder | ContextCodeBuilder,
+    progress: Progress | None,
+    number: int,
+    passes: int,
+) -> None:
+    """One pass of the training rows into a builder."""
+    total = log.num_rows("train")
+    done = 0
     for batch in log.batches("train", BATCH_ROWS):
-        builder.update(
-            batch.values,
-            batch.offsets,
-            batch.labels,
-            total_rows=total,
-        )
+        builder.update(batch.values, batch.offsets, batch.labels, first_row=done, total_rows=total)
         done += len(batch.labels)
         if progress is not None:
-            progress(done, total)
-    return builder.finish(num_signed)
+            progress(number * total + done, passes * total)
+
+
+__all__ = ["fit_context_codes", "fit_signatures", "table_sizes"]

@@ -20,7 +20,7 @@ from lma.signatures.row_batch import RowBatch, check_labels
 from lma.signatures.sections import SectionParts, make_table, most_frequent
 from lma.signatures.stats import LogStats, TableStats
 from lma.signatures.table import SignatureTable
-from lma.signatures.tokens import KeyedTokens, RankedTokens, Tokens
+from lma.signatures.tokens import take_in, token_sets
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -179,7 +179,7 @@ class MinHashBuilder:
         """
         parts = []
         for name, tokens in self.tokens.items():
-            wanted = None if num_signed is None else num_signed[name]
+            wanted = None if num_signed is None else num_signed.get(name, tokens.num_slots)
             slots = most_frequent(tokens, wanted, self.config.min_support)
             if len(slots):
                 ids = tokens.ids()[slots]
@@ -202,39 +202,6 @@ class MinHashBuilder:
         return combine(state, winner) >> np.uint64(64 - self.config.code_bits)
 
 
-def token_sets(
-    tables: Mapping[str, int | None],
-    num_signed: Mapping[str, int],
-    tokens: Mapping[str, npt.ArrayLike],
-    who: str,
-) -> dict[str, Tokens]:
-    """One `Tokens` per table of a builder."""
-    unknown = [name for name in (*num_signed, *tokens) if name not in tables]
-    if unknown:
-        raise ValueError(f"{who}: no tables {unknown}; there are {list(tables)}")
-    sets: dict[str, Tokens] = {}
-    for name, size in tables.items():
-        if size is None:
-            sets[name] = KeyedTokens(name, tokens.get(name))
-        elif size < 0:
-            raise ValueError(f"{who}: table {name!r} needs a size >= 0, found {size}")
-        else:
-            sets[name] = RankedTokens(name, size, max(0, min(size, num_signed.get(name, size))))
-    return sets
-
-
-def take_in(tokens: Mapping[str, Tokens], batch: RowBatch, who: str) -> I64:
-    """Check, locate and count all entries of a batch: their slots, -1 for unsigned tokens."""
-    slots = np.empty(len(batch.values), np.int64)
-    parts = [(table, batch.feature(f)) for f, table in enumerate(tokens.values())]
-    for table, where in parts:
-        table.check(batch.values[where], who)
-    for table, where in parts:
-        slots[where] = table.locate(batch.values[where])
-        table.count(batch.values[where], slots[where])
-    return slots
-
-
 def check_same_settings(one: MinHashBuilder, two: MinHashBuilder) -> None:
     """`LmaError` with both settings named, unless they are equal."""
     mine, theirs = (
@@ -245,4 +212,4 @@ def check_same_settings(one: MinHashBuilder, two: MinHashBuilder) -> None:
         raise LmaError(f"cannot merge builders of different settings: {mine} and {theirs}")
 
 
-__all__ = ["MinHashBuilder", "check_same_settings", "take_in", "token_sets"]
+__all__ = ["MinHashBuilder"]

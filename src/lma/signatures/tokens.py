@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
+
+from lma.signatures.row_batch import RowBatch
 
 I64 = npt.NDArray[np.int64]
 
@@ -63,6 +66,12 @@ class RankedTokens(Tokens):
         self._slots = num_signed
         self._support = np.zeros(size, np.int64)
 
+    def keep(self, num_slots: int) -> RankedTokens:
+        """The same supports with another number of slots."""
+        other = RankedTokens(self.name, 0, num_slots)
+        other.size, other._support = self.size, self._support
+        return other
+
     def check(self, values: I64, who: str) -> None:
         """Ids must lie in [0, size)."""
         from lma.kernels.cpu.signatures_bags import first_outside
@@ -109,15 +118,20 @@ class KeyedTokens(Tokens):
     Args:
         name: The table's name.
         ids: The tokens to give slots to, all different; None: every token that is met.
+        supports: What they have been counted so far; 0 unless given.
     """
 
-    def __init__(self, name: str, ids: npt.ArrayLike | None = None) -> None:
+    def __init__(
+        self, name: str, ids: npt.ArrayLike | None = None, supports: npt.ArrayLike | None = None
+    ) -> None:
         self.name = name
         self.grows = ids is None
         given = np.zeros(0, np.int64) if ids is None else np.asarray(ids, dtype=np.int64)
         self._known = len(given)
         self._ids = np.concatenate([given, np.zeros(FIRST_ROOM, np.int64)])
         self._support = np.zeros(len(self._ids), np.int64)
+        if supports is not None:
+            self._support[: self._known] = supports
         self._table = np.full(FIRST_ROOM, -1, np.int32)
         if len(given):
             self._rebuild()
@@ -193,4 +207,37 @@ class KeyedTokens(Tokens):
         return slots
 
 
-__all__ = ["KeyedTokens", "RankedTokens", "Tokens"]
+def token_sets(
+    tables: Mapping[str, int | None],
+    num_signed: Mapping[str, int],
+    tokens: Mapping[str, npt.ArrayLike],
+    who: str,
+) -> dict[str, Tokens]:
+    """One `Tokens` per table of a builder."""
+    unknown = [name for name in (*num_signed, *tokens) if name not in tables]
+    if unknown:
+        raise ValueError(f"{who}: no tables {unknown}; there are {list(tables)}")
+    sets: dict[str, Tokens] = {}
+    for name, size in tables.items():
+        if size is None:
+            sets[name] = KeyedTokens(name, tokens.get(name))
+        elif size < 0:
+            raise ValueError(f"{who}: table {name!r} needs a size >= 0, found {size}")
+        else:
+            sets[name] = RankedTokens(name, size, max(0, min(size, num_signed.get(name, size))))
+    return sets
+
+
+def take_in(tokens: Mapping[str, Tokens], batch: RowBatch, who: str) -> I64:
+    """Check, locate and count all entries of a batch: their slots, -1 for unsigned tokens."""
+    slots = np.empty(len(batch.values), np.int64)
+    parts = [(table, batch.feature(f)) for f, table in enumerate(tokens.values())]
+    for table, where in parts:
+        table.check(batch.values[where], who)
+    for table, where in parts:
+        slots[where] = table.locate(batch.values[where])
+        table.count(batch.values[where], slots[where])
+    return slots
+
+
+__all__ = ["KeyedTokens", "RankedTokens", "Tokens", "take_in", "token_sets"]

@@ -73,9 +73,9 @@ def _lower_rows(part, parts, offsets, slots, rows, first, minima, sampled):  # t
             if slot >= 0 and slot % parts == part:
                 sampled[slot] += 1
                 for code in range(minima.shape[1]):
-                    h = first[r, code]
-                    old = minima[slot, code]
-                    minima[slot, code] = h if h < old else old
+                    # Written only when lower: most are not, and their lines stay clean.
+                    if first[r, code] < minima[slot, code]:
+                        minima[slot, code] = first[r, code]
 
 
 @kernel
@@ -89,8 +89,8 @@ def _lower_contexts(  # type: ignore[no-untyped-def]
                 sampled[slot] += 1
                 for code in range(minima.shape[1]):
                     h = second[r, code] if winner[r, code] == entry else first[r, code]
-                    old = minima[slot, code]
-                    minima[slot, code] = h if h < old else old
+                    if h < minima[slot, code]:
+                        minima[slot, code] = h
 
 
 def update_row_minima(

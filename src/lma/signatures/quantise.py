@@ -1,0 +1,153 @@
+"""Vectors to codes: product or residual quantisation, k-means by scikit-learn."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import numpy.typing as npt
+
+F32 = npt.NDArray[np.float32]
+F64 = npt.NDArray[np.float64]
+I64 = npt.NDArray[np.int64]
+
+SAMPLE = 65_536  # vectors that k-means sees; more change the centroids by less than its start does
+ITERATIONS = 25
+BLOCK = 8192  # vectors encoded at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Codebooks:
+    """Centroids of every code.
+
+    Attributes:
+        centroids: One array [2^code_bits or fewer, dims of the code] per code.
+        dims: Dimensions of a vector that each code reads; all of them for residual codes.
+        residual: Whether a code quantises what the ones before it left over.
+    """
+
+    centroids: tuple[F32, ...]
+    dims: tuple[I64, ...]
+    residual: bool
+
+    @classmethod
+    def fit(
+        cls,
+        vectors: F32,
+        weights: F64,
+        num_codes: int,
+        code_bits: int,
+        quantiser: str,
+        seed: int,
+    ) -> Codebooks:
+        """K-means for every code.
+
+        Product codes (Jégou et al. 2011) split the dimensions so that every code gets the same
+        product of variances, the optimum for a Gaussian (Ge et al. 2013, section 3.2); residual
+        codes (Chen et al. 2010) read all dimensions, one after the other.
+
+        Args:
+            vectors: [tokens, dim], columns uncorrelated (principal components).
+            weights: Of the tokens, [tokens].
+            num_codes, code_bits: Codes per vector, bits per code.
+            quantiser: "product" or "residual".
+            seed: Of the sample and the starts.
+
+        The same vectors and seed give the same bits: k-means runs on one thread.
+        """
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+        rng = np.random.default_rng(seed)
+        if len(vectors) > SAMPLE:
+            chosen = np.sort(rng.choice(len(vectors), SAMPLE, replace=False))
+            vectors, weights = vectors[chosen], weights[chosen]
+        dim, residual = vectors.shape[1], quantiser == "residual"
+        if residual:
+            dims = [np.arange(dim)] * num_codes
+        else:
+            dims = split_dimensions(np.average(vectors**2, axis=0, weights=weights), num_codes)
+        centroids = []
+        left = vectors.copy()
+        with threadpool_limits(1):
+            for code in range(num_codes):
+                part = np.ascontiguousarray(left[:, dims[code]])
+                centroids.append(_kmeans(part, weights, 1 << code_bits, seed + code))
+                if residual:
+                    left -= centroids[-1][_nearest(part, centroids[-1])]
+        return cls(tuple(centroids), tuple(dims), residual)
+
+    def encode(self, vectors: F32, threads: int = 1) -> I64:
+        """Codes of vectors, int64 [tokens, num_codes]; blocks are independent of each other."""
+        out = np.empty((len(vectors), len(self.centroids)), np.int64)
+
+        def run(start: int) -> None:
+            block = vectors[start : start + BLOCK].astype(np.float32)
+            for code, (centroids, dims) in enumerate(zip(self.centroids, self.dims, strict=True)):
+                nearest = _nearest(np.ascontiguousarray(block[:, dims]), centroids)
+                out[start : start + BLOCK, code] = nearest
+                if self.residual:
+                    block -= centroids[nearest]
+
+        from threadpoolctl import threadpool_limits
+
+        with threadpool_limits(1), ThreadPoolExecutor(threads) as pool:
+            list(pool.map(run, range(0, len(vectors), BLOCK)))
+        return out
+
+    def decode(self, codes: I64) -> F32:
+        """The vectors that codes stand for, [tokens, dim]."""
+        dim = max(int(d.max()) for d in self.dims) + 1
+        out = np.zeros((len(codes), dim), np.float32)
+        for code, (centroids, dims) in enumerate(zip(self.centroids, self.dims, strict=True)):
+            out[:, dims] += centroids[codes[:, code]]
+        return out
+
+
+def split_dimensions(variances: npt.NDArray[np.floating], parts: int) -> list[I64]:
+    """Deal dimensions out so that the parts' products of variances are as equal as may be.
+
+    Largest variance first, each to the part with the smallest product so far that has room.
+    """
+    dim = len(variances)
+    if not 1 <= parts <= dim:
+        raise ValueError(f"product codes: num_codes must be 1 to dim = {dim}, found {parts}")
+    room = [dim // parts + (part < dim % parts) for part in range(parts)]
+    logs = np.log(np.maximum(variances, variances.max(initial=0) * 1e-9 + 1e-30))
+    # Relative to the smallest, so that every dimension adds to its part.
+    logs = logs - logs.min() + 1e-3
+    dealt: list[list[int]] = [[] for _ in range(parts)]
+    products = np.zeros(parts)
+    for d in np.argsort(-logs, kind="stable"):
+        open_parts = [part for part in range(parts) if len(dealt[part]) < room[part]]
+        part = min(open_parts, key=lambda p: products[p])
+        dealt[part].append(int(d))
+        products[part] += logs[d]
+    return [np.array(sorted(dims)) for dims in dealt]
+
+
+def _kmeans(vectors: F32, weights: F64, count: int, seed: int) -> F32:
+    from sklearn.cluster import KMeans
+
+    distinct = np.unique(vectors, axis=0)
+    if len(distinct) <= count:
+        return distinct
+    model = KMeans(count, n_init=1, max_iter=ITERATIONS, random_state=seed, algorithm="lloyd")
+    model.fit(vectors, sample_weight=weights)
+    return np.asarray(model.cluster_centers_, dtype=np.float32)
+
+
+def _nearest(vectors: F32, centroids: F32) -> I64:
+    """Number of the nearest centroid: argmin of |c|^2 - 2 x.c."""
+    lengths = np.einsum("cd,cd->c", centroids, centroids)
+    return np.asarray((lengths - 2 * (vectors @ centroids.T)).argmin(1))
+
+
+def mean_squared_error(vectors: F32, decoded: F32, weights: Sequence[float] | F64) -> float:
+    """Weighted share of the vectors' energy that quantising lost, 0 to 1."""
+    lost = np.average(((vectors - decoded) ** 2).sum(1), weights=weights)
+    return float(lost / max(np.average((vectors**2).sum(1), weights=weights), 1e-30))
+
+
+__all__ = ["Codebooks", "mean_squared_error", "split_dimensions"]
