@@ -255,7 +255,7 @@ def test_hashed_ids_have_no_negative_padding_rule() -> None:
 
 def test_initial_weights_follow_init_std() -> None:
     table = [Table("a", 4000, 16)]
-    for std, expected in ((None, 1 / 16), (0.5, 0.5), (0.0, 0.0)):
+    for std, expected in ((None, 0.01), (0.5, 0.5), (0.0, 0.0)):
         memory = lma.SharedMemory(table, Full(), init_std=std)
         # 64 000 draws: five standard errors of a standard deviation.
         error = 5 * expected / (2 * 64_000) ** 0.5

@@ -27,6 +27,19 @@ def test_cells_are_every_combination_and_full_once_per_seed():
     assert ("full", "", 0.1, 1) in found
 
 
+def test_settings_may_differ_by_budget():
+    settings = {"lma-rows": {"power": 2, "num_codes": 9}, "lma-rows@8x": {"power": 1}}
+    config = dataclasses.replace(CONFIG, budgets=("4x", "8x"), settings=settings)
+    found = {c.method.budget: c.method.settings for c in cells(config) if "lma" in c.method.name}
+    assert found == {
+        "4x": {"power": 2, "num_codes": 9},
+        "8x": {"power": 1, "num_codes": 9},
+    }
+    config = dataclasses.replace(config, settings={"lma-rows@16x": {}})
+    with pytest.raises(ConfigError, match="lma-rows@16x"):
+        list(cells(config))
+
+
 def test_an_unknown_method_fails_before_anything_runs(log, tmp_path):
     with pytest.raises(ConfigError, match="did you mean 'hashed'"):
         compare(log, dataclasses.replace(CONFIG, methods=("hashe",)), tmp_path / "r.jsonl")

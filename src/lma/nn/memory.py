@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lma.allocation import Allocation, Budget, Lma, Method, Table
 from lma.allocation.base import Group
 from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM, count_tokens
+from lma.kernels import ops
 from lma.kernels.lookup import lookup
 from lma.results import ByteCount
 from lma.signatures import LogStats, SignatureTable
@@ -34,7 +35,7 @@ class SharedMemory(nn.Module):
         stats: The log's statistics, needed by some methods, used by `Lma`'s plan.
         out_of_range: What an id outside a table with `num_embeddings` does: "error", "wrap"
             (id modulo size) or "clamp" (the nearest end). Tables with None take any int64.
-        init_std: Standard deviation of initial vectors; 1 / (4 sqrt(dim)) unless given.
+        init_std: Standard deviation of initial vectors; 0.01 unless given.
         sparse: Gradients as sparse tensors of touched blocks.
         device, dtype: Of the weights.
     """
@@ -69,9 +70,7 @@ class SharedMemory(nn.Module):
         self.allocation = allocation.to(device)
         self.out_of_range = out_of_range
         self.sparse = sparse
-        dims = [table.embedding_dim for table in allocation.tables]
-        default_std = 0.25 / max(1, max(dims, default=1)) ** 0.5
-        self.init_std = default_std if init_std is None else init_std
+        self.init_std = 0.01 if init_std is None else init_std
         self.weight = nn.Parameter(
             torch.empty(
                 allocation.num_blocks,
@@ -87,6 +86,7 @@ class SharedMemory(nn.Module):
         self._bounded = any(size >= 0 for size in sizes)
         # A table of no tokens has no id to mend a wrong one to.
         self._has_empty = 0 in sizes
+        self._names = "\n".join(table.name for table in allocation.tables)
         self.reset_parameters()
 
     sizes: Tensor
@@ -113,24 +113,18 @@ class SharedMemory(nn.Module):
         ids = ids.long()
         if not self._bounded or ids.numel() == 0:
             return ids
-        size = self.sizes[numbers]
-        if self.out_of_range == "wrap":
-            ids = torch.where(size < 0, ids, ids.remainder(size.clamp(min=1)))
-        elif self.out_of_range == "clamp":
-            top = (size - 1).clamp(min=0)
-            ids = torch.where(size < 0, ids, torch.minimum(ids.clamp(min=0), top))
-        if self.out_of_range != "error" and not self._has_empty:
-            return ids
-        bad = ((ids < 0) | (ids >= size)) & (size >= 0)
-        if bool(bad.any()):
-            where = bad.nonzero()[0].tolist()
-            number = int(numbers.expand(ids.shape)[tuple(where)])
-            raise IndexError(
-                f"id {int(ids[tuple(where)])} of table {self.tables[number].name!r} is outside "
-                f"[0, {self.tables[number].num_embeddings}); out_of_range='wrap' or 'clamp' "
-                "takes such ids in, num_embeddings=None accepts any int64"
-            )
-        return ids
+        last = ids.shape[-1] if ids.dim() else 1
+        if numbers.dim() != 1 or len(numbers) not in (1, last):
+            numbers = numbers.expand(ids.shape)
+        accepted = ops.accept_ids(
+            ids.reshape(-1),
+            numbers.reshape(-1),
+            self.sizes,
+            POLICIES.index(self.out_of_range),
+            self.out_of_range == "error" or self._has_empty,
+            self._names,
+        )
+        return accepted.view(ids.shape)  # type: ignore[no-any-return]
 
     def lookup(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
         """Vectors of accepted ids: [..., dim]."""

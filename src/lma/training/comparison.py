@@ -9,7 +9,7 @@ from typing import Any
 
 from lma.errors import BudgetError
 from lma.results import RunResult, append_result, read_results
-from lma.training.config import CompareConfig, MethodConfig, RunConfig
+from lma.training.config import CompareConfig, ConfigError, MethodConfig, RunConfig
 from lma.training.experiment import SignatureShelf, identity_of, run
 from lma.training.loop import Progress
 from lma.training.methods import method_spec
@@ -18,7 +18,10 @@ from lma.training.methods import method_spec
 def cells(config: CompareConfig) -> Iterator[RunConfig]:
     """The runs of a comparison, seed by seed, so that early results cover all methods."""
     for name in (*config.methods, *config.settings):
+        name, _, budget = name.partition("@")
         method_spec(name)
+        if budget and budget not in config.budgets:
+            raise ConfigError(f"settings of {name}@{budget}: budgets are {config.budgets}")
     rates = config.learning_rates or (config.training.learning_rate,)
     for seed in config.seeds:
         for rate in rates:
@@ -32,7 +35,10 @@ def cells(config: CompareConfig) -> Iterator[RunConfig]:
                             name,
                             budget,
                             config.counts if budget else "serving",
-                            config.settings.get(name, {}),
+                            {
+                                **config.settings.get(name, {}),
+                                **config.settings.get(f"{name}@{budget}", {}),
+                            },
                         ),
                         config.model,
                         training,

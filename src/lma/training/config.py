@@ -33,7 +33,7 @@ class ModelConfig:
         embedding_dim: Floats per vector.
         bottom: Hidden sizes of the bottom MLP.
         top: Hidden sizes of the top MLP.
-        init_std: Standard deviation of initial vectors; None: 1 / (4 sqrt(dim)).
+        init_std: Standard deviation of initial vectors; None: 0.01.
     """
 
     embedding_dim: int = 16
@@ -126,7 +126,8 @@ class CompareConfig:
         counts: As in `MethodConfig`.
         learning_rates: Tried for every method, chosen on validation; () takes training's own.
         seeds: Repetitions.
-        settings: Per method, what differs from its defaults.
+        settings: Per method, or per method and budget ("lma-rows@64x"), what differs from its
+            defaults; the budget's own replace the method's.
         model, training, max_rows: Common to all runs.
     """
 

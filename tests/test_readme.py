@@ -1,0 +1,72 @@
+"""The commands and code of README and guide, run as they stand there, in an empty folder."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def blocks(file, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / file).read_text(), re.S | re.M)
+
+
+def run(words, folder):
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+
+
+def test_readme(tmp_path):
+    first, second = blocks("README.md", "python")
+    commands = [
+        shlex.split(line, comments=True)
+        for block in blocks("README.md", "bash")
+        for line in block.splitlines()
+    ]
+    assert [" ".join(c) for c in commands[:2]] == ["make demo", "make test"]
+    (tmp_path / "first.py").write_text(first)
+    run([sys.executable, "first.py"], tmp_path)
+    for command in commands[2:]:
+        assert command[0] == "lma", command
+        run([sys.executable, "-m", "lma", *command[1:]], tmp_path)
+    (tmp_path / "second.py").write_text("import lma, torch\n" + second)
+    run([sys.executable, "second.py"], tmp_path)
+
+
+def test_guide(tmp_path):
+    (tmp_path / "guide.py").write_text("\n".join(blocks("docs/guide.md", "python")))
+    run([sys.executable, "guide.py"], tmp_path)
+
+
+def test_the_guide_s_settings_are_settings():
+    import tomllib
+
+    from lma.training import RunConfig, method_spec
+    from lma.training.config import from_dict
+
+    (text,) = blocks("docs/guide.md", "toml")
+    config = from_dict(RunConfig, tomllib.loads(text))
+    method_spec(config.method.name).configure(config.method.settings)
+
+
+def test_make_knows_the_targets_that_readme_names():
+    for target in ("demo", "test", "check"):
+        done = subprocess.run(
+            ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("file", ["README.md", *sorted(p.name for p in (ROOT / "docs").glob("*.md"))])
+def test_links_lead_somewhere(file):
+    path = ROOT / file if file == "README.md" else ROOT / "docs" / file
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):
+        assert (path.parent / target).exists(), f"{file} -> {target}"
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
