@@ -2,9 +2,10 @@
 
 from lma.signatures.config import SignatureConfig
 from lma.signatures.context import ContextCodeBuilder
-from lma.signatures.fit import fit_context_codes, fit_signatures
+from lma.signatures.fit import count_tokens, fit_context_codes, fit_signatures
 from lma.signatures.minhash import MinHashBuilder
 from lma.signatures.stats import LogStats, TableStats
+from lma.signatures.support import SupportCounter
 from lma.signatures.table import Section, SignatureTable
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "Section",
     "SignatureConfig",
     "SignatureTable",
+    "SupportCounter",
     "TableStats",
+    "count_tokens",
     "fit_context_codes",
     "fit_signatures",
 ]

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from lma.signatures.config import SignatureConfig
 from lma.signatures.context import ContextCodeBuilder
 from lma.signatures.minhash import MinHashBuilder
+from lma.signatures.row_batch import RowBatch
+from lma.signatures.support import SupportCounter
 from lma.signatures.table import SignatureTable
 
 BATCH_ROWS = 65_536
@@ -39,9 +44,48 @@ def fit_signatures(
     if config.kind == "learned":
         return fit_context_codes(log, config, num_signed=num_signed, progress=progress).finish()
     sizes = table_sizes(log)
-    builder = MinHashBuilder(sizes, config, num_signed)
-    _feed(log, builder, progress, 0, 1)
+    hashed = [name for name, size in sizes.items() if size is None]
+    tokens: dict[str, npt.NDArray[np.int64]] = {}
+    if hashed:
+        counters = count_tokens(log, hashed, progress=progress, passes=2)
+        for name, counter in counters.items():
+            wanted = None if num_signed is None else num_signed.get(name)
+            least = config.min_support if wanted is None else 1
+            tokens[name] = counter.most_frequent(wanted, least)[0]
+    ranked = {n: c for n, c in (num_signed or {}).items() if n not in hashed}
+    builder = MinHashBuilder(sizes, config, ranked, tokens=tokens)
+    _feed(log, builder, progress, int(bool(hashed)), 1 + bool(hashed))
     return builder.finish(num_signed)
+
+
+def count_tokens(
+    log: Any,
+    tables: Sequence[str],
+    *,
+    max_tokens: int | None = None,
+    progress: Progress | None = None,
+    passes: int = 1,
+) -> dict[str, SupportCounter]:
+    """One pass over the training rows that counts the ids of some tables.
+
+    Args:
+        log: As `fit_signatures`.
+        tables: Names of the features to count.
+        max_tokens: Ids to hold per table; None: all, exactly.
+        progress: As `fit_signatures`.
+        passes: Passes that the caller makes in all, for `progress`.
+    """
+    names = list(table_sizes(log))
+    counters = {name: SupportCounter(name, max_tokens) for name in tables}
+    total, done = log.num_rows("train"), 0
+    for batch in log.batches("train", BATCH_ROWS):
+        rows = RowBatch.of(batch.values, batch.offsets, len(names), "count_tokens")
+        for name, counter in counters.items():
+            counter.update(rows.values[rows.feature(names.index(name))])
+        done += rows.num_rows
+        if progress is not None:
+            progress(done, passes * total)
+    return counters
 
 
 def fit_context_codes(
@@ -85,4 +129,4 @@ def _feed(
             progress(number * total + done, passes * total)
 
 
-__all__ = ["fit_context_codes", "fit_signatures", "table_sizes"]
+__all__ = ["count_tokens", "fit_context_codes", "fit_signatures", "table_sizes"]

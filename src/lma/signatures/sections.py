@@ -11,7 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from lma.hashing import table_salt, token_keys
 from lma.signatures.config import SignatureConfig
+from lma.signatures.fingerprints import FingerprintIndex
 from lma.signatures.table import CODE_PADDING, Section, SignatureTable, pack_codes
 from lma.signatures.tokens import RankedTokens, Tokens
 
@@ -49,7 +51,22 @@ class SectionParts:
         )
         if isinstance(tokens, RankedTokens):
             return cls(section, pack_codes(codes, config.code_bits))
-        raise NotImplementedError
+        keys = token_keys(np.uint64(table_salt(tokens.name)), ids)
+        index = FingerprintIndex.build(keys)
+        section = dataclasses.replace(
+            section,
+            index="fingerprint",
+            num_buckets=len(index.fingerprints),
+            num_overflow=len(index.overflow_keys),
+        )
+        rows = np.zeros((section.num_slots, config.num_codes), codes.dtype)
+        rows[index.slots] = codes
+        return cls(
+            section,
+            pack_codes(rows, config.code_bits),
+            torch.from_numpy(index.fingerprints),
+            torch.from_numpy(index.overflow_keys),
+        )
 
 
 def make_table(

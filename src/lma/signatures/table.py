@@ -179,6 +179,10 @@ class SignatureTable:
     def find(self, table: str, ids: Tensor) -> Tensor:
         """Slot within the table of every token id, or -1 for a token without a signature."""
         row = self.rows[self._number(table)]
+        if row[Column.NUM_SIGNED] < 0 and ids.device.type == "cpu":
+            from lma.kernels.cpu.signatures_find import find_by_key
+
+            return find_by_key(ids, row, self.fingerprints, self.overflow_keys)
         keys = token_keys_t(row[Column.SALT], ids)
         row = row.expand(*ids.shape, -1)
         return find_slots(ids, keys, row, self.fingerprints, self.overflow_keys)
@@ -249,19 +253,53 @@ class SignatureTable:
     # --- changing: always a new table ---------------------------------------------------------
 
     def truncate(self, num_signed: Mapping[str, int]) -> SignatureTable:
-        """Keep the first `num_signed[table]` tokens of each table (0 drops it); prefix only."""
-        parts, sections = [], []
+        """Keep the first `num_signed[table]` tokens of each table (0 drops it).
+
+        Raises:
+            ValueError: Fewer than all tokens of a table with a `fingerprint` index are wanted,
+                whose slots are in no order of support.
+        """
+        kept = []
         for i, section in enumerate(self.sections):
             keep = min(num_signed.get(section.table, 0), section.num_signed)
-            if section.index != "prefix":
-                raise ValueError(f"truncate: table {section.table!r} has no prefix index")
-            if keep > 0:
-                base = int(self.rows[i, Column.CODE_BASE])
-                parts.append(self.codes[base : base + keep * section.row_bytes])
-                sections.append(dataclasses.replace(section, num_signed=keep))
-        parts.append(torch.zeros(CODE_PADDING, dtype=torch.uint8))
+            if keep <= 0:
+                continue
+            if section.index != "prefix" and keep < section.num_signed:
+                raise ValueError(
+                    f"truncate: table {section.table!r} is indexed by fingerprints and has "
+                    f"{section.num_signed} signed tokens, {keep} are wanted; fit it again with "
+                    f"num_signed={{{section.table!r}: {keep}}}"
+                )
+            row = self.rows[i].tolist()
+            short = (
+                section
+                if section.index != "prefix"
+                else dataclasses.replace(section, num_signed=keep)
+            )
+            base, bucket, over = (
+                row[c] for c in (Column.CODE_BASE, Column.BUCKET_BASE, Column.OVERFLOW_BASE)
+            )
+            kept.append(
+                SignatureTable(
+                    [short],
+                    torch.cat(
+                        [
+                            self.codes[base : base + short.num_slots * short.row_bytes],
+                            torch.zeros(CODE_PADDING, dtype=torch.uint8),
+                        ]
+                    ),
+                    self.fingerprints[bucket : bucket + section.num_buckets],
+                    self.overflow_keys[over : over + section.num_overflow],
+                )
+            )
+        joined = SignatureTable.join(kept)
         return SignatureTable(
-            sections, torch.cat(parts), seed=self.seed, provenance=self.provenance
+            joined.sections,
+            joined.codes,
+            joined.fingerprints,
+            joined.overflow_keys,
+            seed=self.seed,
+            provenance=self.provenance,
         )
 
     def permuted(self, seed: int) -> SignatureTable:

@@ -119,13 +119,19 @@ class KeyedTokens(Tokens):
         name: The table's name.
         ids: The tokens to give slots to, all different; None: every token that is met.
         supports: What they have been counted so far; 0 unless given.
+        grows: Whether ids met later get slots too.
     """
 
     def __init__(
-        self, name: str, ids: npt.ArrayLike | None = None, supports: npt.ArrayLike | None = None
+        self,
+        name: str,
+        ids: npt.ArrayLike | None = None,
+        supports: npt.ArrayLike | None = None,
+        *,
+        grows: bool = False,
     ) -> None:
         self.name = name
-        self.grows = ids is None
+        self.grows = grows or ids is None
         given = np.zeros(0, np.int64) if ids is None else np.asarray(ids, dtype=np.int64)
         self._known = len(given)
         self._ids = np.concatenate([given, np.zeros(FIRST_ROOM, np.int64)])
