@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from lma.data.bad_rows import BadRows
+from lma.data.parquet_rows import ParquetRows
 from lma.data.raw import LABEL, RawChunk, RawFeature, RawSchema
 from lma.errors import DataError
 
@@ -38,6 +39,25 @@ SCHEMA: Final = RawSchema(
     ),
     description="MovieLens-1M (GroupLens); label: rating >= 4",
 )
+
+
+def _read(file: Path) -> pl.DataFrame:
+    """The columns that matter of one of the three files.
+
+    Raises:
+        DataError: The file is damaged, lacks a column or has no rows.
+    """
+    import polars as pl
+
+    source, wanted = ParquetRows(), _COLUMNS[file.stem]
+    names = source.header(file)
+    for name in wanted:
+        if name not in names:
+            raise DataError(f"{file}: column {name!r} is missing; there are {', '.join(names)}")
+    frames = [rows.frame for rows in source.read(file, wanted, BadRows())]
+    if not frames:
+        raise DataError(f"{file}: the file has no rows")
+    return pl.concat(frames)
 
 
 class MovieLensReader:
@@ -66,19 +86,8 @@ class MovieLensReader:
 
     @cached_property
     def _tables(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
-        import polars as pl
-
-        tables = []
-        for file in self.files:
-            try:
-                table = pl.read_parquet(file)
-            except (OSError, pl.exceptions.PolarsError) as error:
-                raise DataError(f"{file}: cannot be read: {error}") from None
-            for name in _COLUMNS[file.stem]:
-                if name not in table.columns:
-                    raise DataError(f"{file}: column {name!r} is missing, found {table.columns}")
-            tables.append(table.select(_COLUMNS[file.stem]))
-        return tables[0], tables[1], tables[2]
+        users, movies, ratings = (_read(self.files[n]) for n in (1, 2, 0))
+        return ratings, users, movies
 
     def titles(self) -> dict[str, dict[str, str]]:
         """Movie titles by movie."""
@@ -98,8 +107,6 @@ class MovieLensReader:
         import polars as pl
 
         ratings, users, movies = self._tables
-        if not len(ratings):
-            raise DataError(f"{self.files[0]}: the file has no rows")
         features = [feature.name for feature in SCHEMA.features]
         movies = movies.with_columns(
             pl.col("title").str.extract(r"\((\d{4})\)\s*$").alias("year"),
