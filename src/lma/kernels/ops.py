@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lma.kernels.reference import inputs
 from lma.kernels.reference import lookup as reference
 
 _RULE = (
@@ -23,6 +24,39 @@ _BAGS = "Tensor? offsets, Tensor? factors, Tensor numbers, Tensor columns, Tenso
 
 def _op(name: str, schema: str, default: Any) -> Any:
     return torch.library.custom_op(f"lma::{name}", default, mutates_args=(), schema=schema)
+
+
+# --- inputs -------------------------------------------------------------------------------
+
+accept_ids = _op(
+    "accept_ids",
+    "(Tensor ids, Tensor numbers, Tensor sizes, int policy, bool check, str names) -> Tensor",
+    inputs.accept_ids,
+)
+
+
+@accept_ids.register_kernel("cpu")  # type: ignore[untyped-decorator]
+def _accept_ids_cpu(*args: Any) -> Tensor:
+    from lma.kernels.cpu import accept as cpu
+
+    return cpu.accept_ids(*args)
+
+
+@accept_ids.register_fake  # type: ignore[untyped-decorator]
+def _accept_ids_fake(ids: Tensor, *args: Any) -> Tensor:
+    return torch.empty_like(ids, memory_format=torch.contiguous_format)
+
+
+accept_offsets = _op(
+    "accept_offsets",
+    "(Tensor offsets, SymInt total, str argument) -> Tensor",
+    inputs.accept_offsets,
+)
+
+
+@accept_offsets.register_fake  # type: ignore[untyped-decorator]
+def _accept_offsets_fake(offsets: Tensor, total: int, argument: str) -> Tensor:
+    return offsets.new_empty(offsets.shape, dtype=torch.int64)
 
 
 # --- starts -------------------------------------------------------------------------------

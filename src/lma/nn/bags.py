@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lma.kernels import ops
+
 
 def checked_offsets(
     offsets: Tensor, total: int, *, include_last: bool, argument: str = "offsets"
@@ -15,25 +17,12 @@ def checked_offsets(
             f"{argument} must be a 1-D int32 or int64 tensor, found {offsets.dtype} "
             f"{list(offsets.shape)}"
         )
-    offsets = offsets.long()
     if include_last:
         if not len(offsets):
             raise ValueError(f"{argument} must hold at least one entry, the end")
     else:
         offsets = torch.cat([offsets, offsets.new_tensor([total])])
-    if int(offsets[0]) != 0 and total + len(offsets) > 1:
-        raise ValueError(f"{argument}[0] must be 0, found {int(offsets[0])}")
-    if int(offsets[-1]) != total:
-        raise ValueError(
-            f"{argument} must end at the number of ids, {total}, found {int(offsets[-1])}"
-        )
-    steps = offsets.diff()
-    if bool((steps < 0).any()):
-        at = int((steps < 0).nonzero()[0])
-        raise ValueError(
-            f"{argument} must not descend, found {int(offsets[at])} then {int(offsets[at + 1])}"
-        )
-    return offsets
+    return ops.accept_offsets(offsets, total, argument)  # type: ignore[no-any-return]
 
 
 def drop_entries(
