@@ -2,8 +2,10 @@
 
 from lma.signatures.config import SignatureConfig
 from lma.signatures.context import ContextCodeBuilder
+from lma.signatures.drift import TableDrift, drift, freeze_old
 from lma.signatures.fit import count_tokens, fit_context_codes, fit_signatures
 from lma.signatures.minhash import MinHashBuilder
+from lma.signatures.simhash import SimHashBuilder
 from lma.signatures.stats import LogStats, TableStats
 from lma.signatures.support import SupportCounter
 from lma.signatures.table import Section, SignatureTable
@@ -15,9 +17,13 @@ __all__ = [
     "Section",
     "SignatureConfig",
     "SignatureTable",
+    "SimHashBuilder",
     "SupportCounter",
+    "TableDrift",
     "TableStats",
     "count_tokens",
+    "drift",
     "fit_context_codes",
     "fit_signatures",
+    "freeze_old",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-SIMILARITIES = ("rows", "context", "labelled_context", "positive_context")
+SIMILARITIES = ("rows", "context", "labelled_context", "positive_context", "vectors")
 KINDS = ("random", "learned")
 QUANTISERS = ("product", "residual")
 # (num_codes, code_bits) of a kind where none are given.
@@ -20,8 +20,9 @@ class SignatureConfig:
         similarity: What makes two tokens alike: "rows" (the log rows a token occurs in; SCMA,
             Desai et al. 2021), "context" (the tokens it meets in its rows), "labelled_context"
             (such tokens together with the row's label) or "positive_context" (the tokens it
-            meets in rows of label 1; for logs whose negatives are sampled). Learned codes take
-            contexts only, and read "labelled_context" as label residuals.
+            meets in rows of label 1; for logs whose negatives are sampled), or "vectors" (given
+            vectors: `SimHashBuilder`'s own). Learned codes take contexts only, and read
+            "labelled_context" as label residuals.
         num_codes: Codes per signed token; 0: the kind's default, 8 random or 4 learned ones.
         code_bits: Bits of one code; 0: the kind's default, 16 random or 8 learned ones. Random
             codes below 16 bits collide often once a field has more than some ten thousand
@@ -80,9 +81,9 @@ class SignatureConfig:
             self._check_learned()
 
     def _check_learned(self) -> None:
-        if self.similarity == "rows":
+        if self.similarity in ("rows", "vectors"):
             raise ValueError(
-                "similarity 'rows' has no learned codes, which quantise contexts; "
+                f"similarity {self.similarity!r} has no learned codes, which quantise contexts; "
                 "use 'labelled_context', 'positive_context' or 'context'"
             )
         if self.code_bits > MOST_LEARNED_BITS:

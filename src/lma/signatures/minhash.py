@@ -61,6 +61,11 @@ class MinHashBuilder:
                 f"MinHashBuilder: config.kind must be 'random', found {config.kind!r}; "
                 "ContextCodeBuilder makes learned codes"
             )
+        if config.similarity == "vectors":
+            raise ValueError(
+                "MinHashBuilder: config.similarity must be of log rows, found 'vectors'; "
+                "SimHashBuilder hashes vectors"
+            )
         self.config = config
         self.tokens = token_sets(tables, num_signed or {}, tokens or {}, "MinHashBuilder")
         self.tables = dict(tables)

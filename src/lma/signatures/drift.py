@@ -1,0 +1,121 @@
+"""What changes for a trained model when signatures are built again on more rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lma.signatures.sections import SectionParts, make_table
+from lma.signatures.table import SignatureTable, pack_codes
+
+
+@dataclasses.dataclass(frozen=True)
+class TableDrift:
+    """Old signatures of one table against new ones.
+
+    Attributes:
+        table: Its name.
+        kept: Tokens signed in both.
+        added: Tokens signed in the new one alone: they leave their plain hash.
+        dropped: Tokens signed in the old one alone: they fall back to it.
+        moved: Tokens of `kept` of which at least one code changed.
+        changed_codes: Share of the codes of `kept` that changed, 0 to 1.
+        moved_chunks: Expected share of their chunks that read another place under `power` codes
+            per chunk: 1 - mean(share of equal codes ^ power).
+    """
+
+    table: str
+    kept: int
+    added: int
+    dropped: int
+    moved: int
+    changed_codes: float
+    moved_chunks: float
+
+
+def drift(
+    old: SignatureTable,
+    new: SignatureTable,
+    *,
+    power: int = 2,
+    ids: Mapping[str, Tensor] | None = None,
+) -> dict[str, TableDrift]:
+    """How many tokens' places would move if a model trained with `old` were given `new`.
+
+    Codes of kind "learned" are numbers of k-means centroids, which a new fit numbers anew: there
+    everything moves. Encode new tokens with the old builder (`ContextCodeBuilder.encode`) instead.
+
+    Args:
+        old, new: Of the same tables and the same seed.
+        power: Codes that a chunk draws (`Lma.power`).
+        ids: Tokens to compare per table; needed where an index is by fingerprints.
+
+    Raises:
+        ValueError: A table cannot be compared; says why.
+    """
+    report = {}
+    for name in (t for t in old.tables if t in new.tables):
+        before, after = old.section(name), new.section(name)
+        shapes = [(s.kind, s.similarity, s.num_codes, s.code_bits) for s in (before, after)]
+        if shapes[0] != shapes[1] or old.seed != new.seed:
+            raise ValueError(
+                f"drift: codes of table {name!r} do not compare: old {shapes[0]} with seed "
+                f"{old.seed}, new {shapes[1]} with seed {new.seed}"
+            )
+        if ids is not None and name in ids:
+            tokens = ids[name]
+        elif before.index == after.index == "prefix":
+            tokens = torch.arange(max(before.num_signed, after.num_signed))
+        else:
+            raise ValueError(f"drift: table {name!r} is indexed by fingerprints; pass its ids")
+        a, b = old.codes_of(name, tokens), new.codes_of(name, tokens)
+        in_old, in_new = a[:, 0] >= 0, b[:, 0] >= 0
+        both = in_old & in_new
+        equal = (a == b)[both].double()
+        share = equal.mean(1) if len(equal) else torch.zeros(0, dtype=torch.float64)
+        report[name] = TableDrift(
+            name,
+            int(both.sum()),
+            int((in_new & ~in_old).sum()),
+            int((in_old & ~in_new).sum()),
+            int((share < 1).sum()),
+            float(1 - share.mean()) if len(share) else 0.0,
+            float(1 - (share**power).mean()) if len(share) else 0.0,
+        )
+    return report
+
+
+def freeze_old(old: SignatureTable, new: SignatureTable) -> SignatureTable:
+    """The codes of `old`, and those of `new` for tokens that had none: no trained place moves.
+
+    For prefix indexes whose ids kept their meaning, new tokens having been appended.
+
+    Raises:
+        ValueError: A table has another index, or codes do not compare (see `drift`).
+    """
+    drift(old, new)
+    parts = []
+    for section in new.sections:
+        if section.index != "prefix":
+            raise ValueError(f"freeze_old: table {section.table!r} has no prefix index")
+        signed = section.num_signed
+        if section.table in old.tables:
+            signed = max(signed, old.section(section.table).num_signed)
+        tokens = torch.arange(signed)
+        codes = new.codes_of(section.table, tokens)
+        if section.table in old.tables:
+            before = old.codes_of(section.table, tokens)
+            codes = torch.where(before >= 0, before, codes)
+        parts.append(
+            SectionParts(
+                dataclasses.replace(section, num_signed=signed),
+                pack_codes(codes.numpy(), section.code_bits),
+            )
+        )
+    return make_table(parts, new.seed, {**new.provenance, "frozen": old.provenance})
+
+
+__all__ = ["TableDrift", "drift", "freeze_old"]
