@@ -98,19 +98,28 @@ class Lma:
     ) -> Plan:
         """The plan that the signatures at hand can serve."""
         sections = signatures.sections
-        codes = {(s.num_codes, s.code_bits) for s in sections} or {(1, 1)}
+        codes = {(s.kind, s.num_codes, s.code_bits) for s in sections} or {("random", 1, 1)}
         if len(codes) > 1:
-            raise ValueError(f"lma: tables' signatures differ in (num_codes, code_bits): {codes}")
-        ((num_codes, code_bits),) = codes
+            raise ValueError(
+                f"lma: tables' signatures differ in (kind, num_codes, code_bits): {codes}; lay "
+                "them out with a Plan of your own"
+            )
+        ((kind, num_codes, code_bits),) = codes
+        config = SignatureConfig(
+            similarity="labelled_context",
+            kind=kind,
+            num_codes=num_codes,
+            code_bits=code_bits,
+            min_support=1,
+            dim=max(num_codes, 32),
+        )
         signed = {s.table: s.num_signed for s in sections}
         if stats is None:
             stats = LogStats.of(
                 [TableStats.of_supports(t.name, np.ones(signed.get(t.name, 0))) for t in tables]
             )
-            config = SignatureConfig(num_codes=num_codes, code_bits=code_bits, min_support=1)
             method = dataclasses.replace(self, private_share=0.0)
         else:
-            config = SignatureConfig(num_codes=num_codes, code_bits=code_bits, min_support=1)
             method = self
         missing = [t.name for t in tables if t.name not in stats.tables]
         if missing:

@@ -92,6 +92,8 @@ def plan(
 ) -> Plan:
     """Spend a budget on a log.
 
+    With random codes (learned ones: `lma.allocation.learned_plan`):
+
     1. Tables so small that private rows for all their tokens fit `method.private_share` of the
        budget, smallest first, get them: nothing is gained by compressing a handful of rows.
     2. Signatures go to the most frequent tokens of the other tables, one support threshold for
@@ -128,15 +130,14 @@ def make_plan(
     available: Mapping[str, int] | None = None,
 ) -> Plan:
     """`plan` for tables of given dimensions; `available` bounds the tokens signed per table."""
+    if signatures.kind == "learned":
+        from lma.allocation.learned_plan import make_learned_plan
+
+        return make_learned_plan(budget, stats, tables, method, signatures, available)
     code_bytes = (signatures.num_codes * signatures.code_bits + 7) // 8
-    fixed = HEADER_BYTES + TABLE_BYTES * len(tables) + CODE_PADDING_BYTES
-    left = budget.weight_bytes(fixed)
-    private = _private_tables(tables, stats, int(left * method.private_share))
-    private_bytes = sum(
-        (stats.tables[t.name].num_tokens + 1) * t.embedding_dim * FLOAT_BYTES
-        for t in tables
-        if t.name in private
-    )
+    left = budget.weight_bytes(fixed_bytes(len(tables)))
+    private = smallest_tables(tables, stats, int(left * method.private_share))
+    private_bytes = sum(private_row_bytes(t, stats) for t in tables if t.name in private)
     shared = [t for t in tables if t.name not in private]
     shared_stats = LogStats.of([stats.tables[t.name] for t in shared])
     threshold = signatures.min_support
@@ -173,11 +174,21 @@ def make_plan(
     )
 
 
-def _private_tables(tables: Sequence[Table], stats: LogStats, limit: int) -> set[str]:
+def fixed_bytes(num_tables: int) -> int:
+    """Bytes of an LMA memory's settings, whatever it holds."""
+    return HEADER_BYTES + TABLE_BYTES * num_tables + CODE_PADDING_BYTES
+
+
+def private_row_bytes(table: Table, stats: LogStats) -> int:
+    """Bytes of a row for every token of a table, and one more for unseen tokens."""
+    return (stats.tables[table.name].num_tokens + 1) * table.embedding_dim * FLOAT_BYTES
+
+
+def smallest_tables(tables: Sequence[Table], stats: LogStats, limit: int) -> set[str]:
     """Smallest tables whose rows, one more for unseen tokens included, fit `limit` bytes."""
     chosen: set[str] = set()
     for table in sorted(tables, key=lambda t: stats.tables[t.name].num_tokens):
-        limit -= (stats.tables[table.name].num_tokens + 1) * table.embedding_dim * FLOAT_BYTES
+        limit -= private_row_bytes(table, stats)
         if limit < 0:
             break
         chosen.add(table.name)

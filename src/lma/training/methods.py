@@ -77,6 +77,11 @@ METHODS: dict[str, MethodSpec] = {
     "lma-labelled-context": MethodSpec(
         "lma labelled context", Lma(), SignatureConfig(similarity="labelled_context")
     ),
+    "lma-learned": MethodSpec(
+        "lma learned",
+        Lma(block_size=4, hashed_share=0.1),
+        SignatureConfig(kind="learned", num_codes=4, code_bits=6),
+    ),
 }
 
 

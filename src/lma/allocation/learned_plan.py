@@ -1,0 +1,126 @@
+"""Who gets what of a budget when codes are learned: private floats, codes, codebooks, the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from lma.allocation.planning import (
+    Plan,
+    TablePlan,
+    fixed_bytes,
+    private_row_bytes,
+    smallest_tables,
+)
+from lma.allocation.tables import FLOAT_BYTES, Budget, Table
+from lma.errors import BudgetError
+from lma.signatures.config import SignatureConfig
+from lma.signatures.stats import LogStats
+
+if TYPE_CHECKING:
+    from lma.allocation.lma import Lma
+
+
+def make_learned_plan(
+    budget: Budget,
+    stats: LogStats,
+    tables: Sequence[Table],
+    method: Lma,
+    signatures: SignatureConfig,
+    available: Mapping[str, int] | None = None,
+) -> Plan:
+    """`lma.plan` for learned codes; see there for the arguments.
+
+    1. Private rows to tables that fit `private_share` of the budget, smallest first, and to every
+       table with no more tokens than a codebook has entries: its rows cost less than the codebook.
+    2. One codebook entry of `embedding_dim` floats per code value to each other table.
+    3. Codes to its most frequent tokens, within `signature_share` of what is then left.
+    4. `hashed_share` of the rest, at least one vector, to blocks that unsigned tokens hash into,
+       never more than a row for each of them.
+    5. What remains to private floats, one or more for every token, or for the most frequent ones.
+
+    Raises:
+        BudgetError: The private tables and codebooks alone exceed the budget.
+    """
+    entries = 1 << signatures.code_bits
+    code_bytes = (signatures.num_codes * signatures.code_bits + 7) // 8
+    left = budget.weight_bytes(fixed_bytes(len(tables)))
+    private = smallest_tables(tables, stats, int(left * method.private_share))
+    private |= {t.name for t in tables if stats.tables[t.name].num_tokens <= entries}
+    left -= sum(private_row_bytes(t, stats) for t in tables if t.name in private)
+    coded = [t for t in tables if t.name not in private]
+    codebooks = sum(entries * _chunked(t.embedding_dim, method) * FLOAT_BYTES for t in coded)
+    least = max((_chunked(t.embedding_dim, method) for t in coded), default=0) * FLOAT_BYTES
+    if left < codebooks + least:
+        raise BudgetError(
+            f"lma: {budget.bytes} bytes do not hold {len(coded)} codebooks of {entries} entries "
+            f"({codebooks} bytes) beside private rows of {len(private)} small tables; use fewer "
+            "code_bits or a larger budget"
+        )
+    left -= codebooks
+    coded_stats = LogStats.of([stats.tables[t.name] for t in coded])
+    threshold = signatures.min_support
+    if budget.counts == "serving" and coded:
+        affordable = max(0, min(int(left * method.signature_share), left - least) // code_bytes)
+        threshold = max(threshold, coded_stats.threshold(affordable))
+    signed = {t.name: stats.tables[t.name].tokens_with(threshold) for t in coded}
+    if available is not None:
+        signed = {name: min(count, available[name]) for name, count in signed.items()}
+    if budget.counts == "serving":
+        left -= sum(signed.values()) * code_bytes
+    hashed = _hashed_blocks(left, coded, coded_stats, signed, method, least)
+    left -= hashed * method.block_size * FLOAT_BYTES
+    shares = _private_floats(left, coded, coded_stats)
+    return Plan(
+        tuple(
+            TablePlan(t.name, 0, stats.tables[t.name].num_tokens, t.embedding_dim)
+            if t.name in private
+            else TablePlan(t.name, signed[t.name], *shares.get(t.name, (0, 0)))
+            for t in tables
+        ),
+        hashed,
+        0,
+        method.block_size,
+        min(method.power, signatures.num_codes),
+        signatures.num_codes,
+        signatures.code_bits,
+    )
+
+
+def _chunked(dim: int, method: Lma) -> int:
+    """Floats of one codebook entry of all chunks: `dim` rounded up to whole blocks."""
+    return -(-dim // method.block_size) * method.block_size
+
+
+def _hashed_blocks(
+    left: int,
+    coded: Sequence[Table],
+    stats: LogStats,
+    signed: Mapping[str, int],
+    method: Lma,
+    least: int,
+) -> int:
+    """Blocks for unsigned tokens: a share of what is left, at most a row for each of them."""
+    if not coded:
+        return 0
+    unsigned = sum(stats.tables[t.name].num_tokens - signed[t.name] + 1 for t in coded)
+    wanted = max(least, min(int(left * method.hashed_share), unsigned * least))
+    return wanted // (method.block_size * FLOAT_BYTES)
+
+
+def _private_floats(
+    left: int, coded: Sequence[Table], stats: LogStats
+) -> dict[str, tuple[int, int]]:
+    """(tokens, floats each) per table: some for all tokens, or one for the most frequent."""
+    places = left // FLOAT_BYTES - len(coded)
+    tokens = stats.num_tokens if coded else 0
+    if places < 1 or not tokens:
+        return {}
+    each = (places + len(coded)) // (tokens + len(coded))
+    if each:
+        each = min(each, min(t.embedding_dim for t in coded) // 2)
+        return {t.name: (stats.tables[t.name].num_tokens, each) for t in coded} if each else {}
+    threshold = stats.threshold(places)
+    counts = {t.name: stats.tables[t.name].tokens_with(threshold) for t in coded}
+    # A table with no frequent token would only lose a dimension to the float its tokens share.
+    return {name: (count, 1) for name, count in counts.items() if count}
