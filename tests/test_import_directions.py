@@ -19,6 +19,7 @@ LAYERS = [
     {"training"},
     {"integrations", "report"},
     {"cli"},
+    {"__main__"},
 ]
 FOUNDATION = LAYERS[0]
 # Parts that may import less than their layer allows.
