@@ -52,15 +52,17 @@ def dense_sums(rows, labels, config, passes):
         support[list(row)] += 1
         positive[list(row)] += label
     mean = (positive - support * rate) / (support + shrinkage)
-    used = positive if config.similarity == "positive_context" else support
-    matrix = np.zeros((len(names), len(names)))
-    for row, label in zip(met, labels, strict=True):
-        for v, u in itertools.permutations(row, 2):
-            weight = {"context": 1.0, "positive_context": float(label)}.get(
-                config.similarity, label - rate - mean[v] - mean[u]
-            )
-            matrix[v, u] += weight
-    popularity = (used + shrinkage) ** -0.5
+
+    def matrix_of(similarity):
+        matrix = np.zeros((len(names), len(names)))
+        for row, label in zip(met, labels, strict=True):
+            for v, u in itertools.permutations(row, 2):
+                weight = {"context": 1.0, "positive_context": float(label)}.get(
+                    similarity, label - rate - mean[v] - mean[u]
+                )
+                matrix[v, u] += weight
+        return matrix
+
     vectors = np.concatenate(
         [
             sign_vectors(
@@ -71,7 +73,14 @@ def dense_sums(rows, labels, config, passes):
     ).astype(np.float64)
     bounds = np.cumsum([0, *SIZES])
     for number_of_pass in range(passes):
-        sums = matrix @ (vectors * popularity[:, None])
+        similarity = config.similarity
+        if similarity == "labelled_context" and number_of_pass + 1 < passes:
+            similarity = "positive_context"
+        if number_of_pass == 0 or similarity != "labelled_context":
+            scale = positive if similarity == "positive_context" else support
+            popularity = (scale + shrinkage) ** -0.5
+        used = positive if similarity == "positive_context" else support
+        sums = matrix_of(similarity) @ (vectors * popularity[:, None])
         if number_of_pass + 1 == passes:
             break
         for a, b in itertools.pairwise(bounds):

@@ -1,7 +1,8 @@
 """Learned codes: a context vector per token, streamed from the log, then quantised.
 
 Let M be the token x token matrix of a log: M[v, u] sums, over the rows in which tokens v and u
-meet, 1 or the row's label residual, and n_v the rows of v. The popularity-scaled matrix
+meet, 1 or the row's label residual (the label less both tokens' smoothed mean labels), and n_v
+the rows of v. The popularity-scaled matrix
 
     X = D^-1/2 (M - popularity) D^-1/2,    D = diag(n + shrinkage)
 
@@ -186,17 +187,15 @@ class ContextCodeBuilder:
 
         for number, tokens in enumerate(self.tokens.values()):
             tokens.check(batch.values[batch.feature(number)], WHO)
-        rows = np.arange(batch.num_rows)
-        if self.config.similarity == "positive_context":
-            rows = np.nonzero(label)[0]
-        labelled = self.config.similarity == "labelled_context"
+        similarity = self._similarity_of_pass
+        rows = np.nonzero(label)[0] if similarity == "positive_context" else np.arange(len(label))
         add_contexts(
             batch.offsets,
             self._slots(batch, state),
             rows,
             batch.num_features,
             state.vectors,
-            state.mean if labelled else None,
+            state.mean if similarity == "labelled_context" else None,
             (label - self._base_rate).astype(np.float32),
             state.sums,
         )
@@ -208,6 +207,19 @@ class ContextCodeBuilder:
             own = tokens.locate(batch.values[where], grow=False)
             slots[where] = np.where(own >= 0, own + state.where[name].start, -1)
         return slots
+
+    @property
+    def _similarity_of_pass(self) -> str:
+        """What the current pass sums up.
+
+        Residuals are mostly noise, from which subspace iteration is slow to find the directions
+        that matter; positive contexts show them at once. So with labels all passes but the last
+        sum positive contexts, and the last one projects residuals onto what they found.
+        """
+        last = self.passes_done == self.num_passes - 1
+        if self.config.similarity == "labelled_context" and not last:
+            return "positive_context"
+        return self.config.similarity
 
     @property
     def _base_rate(self) -> float:
@@ -268,6 +280,8 @@ class ContextCodeBuilder:
             if num_signed is not None:
                 self.num_signed = dict(num_signed)
             self._start()
+            self._rows_in_pass = 0
+            return
         elif self._rows_in_pass != self.num_rows:
             raise LmaError(
                 f"ContextCodeBuilder: pass {self.passes_done + 1} saw {self._rows_in_pass} rows, "
@@ -286,7 +300,9 @@ class ContextCodeBuilder:
     def _start(self) -> None:
         """Choose the tokens to store; their first vectors are random signs."""
         self._stats = self.stats()
-        positive = self.config.similarity == "positive_context"
+        # Of the pass that this starts.
+        self.passes_done += 1
+        positive = self._similarity_of_pass == "positive_context"
         where, rows, mean, vectors = {}, [], [], []
         begin = 0
         for name, tokens in self.tokens.items():
@@ -335,6 +351,9 @@ class ContextCodeBuilder:
                 vectors = (z @ turn).astype(np.float32)
                 state.vectors[where][block] = vectors * self._popularity(rows[block])
         state.sums[:] = 0
+        if self.config.similarity == "labelled_context" and self.passes_done == self.num_passes - 2:
+            for name, where in state.where.items():
+                state.rows[where] = self.tokens[name].supports[: where.stop - where.start]
 
     # --- results -------------------------------------------------------------------------------
 
