@@ -1,6 +1,7 @@
 """A saved state opens only in a memory that computes the same places; others name what differs."""
 
 import copy
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +31,8 @@ from lma.allocation import (
 from lma.allocation.frequency_cutoff import FrequencyCutoffAllocation
 from lma.allocation.hashing_trick import HashingTrickAllocation
 from lma.allocation.quotient_remainder import QuotientRemainderAllocation
-from lma.errors import StateMismatchError
+from lma.allocation.recipes import from_recipe, to_recipe
+from lma.errors import FormatError, StateMismatchError
 from lma.signatures import LogStats, TableStats
 from signature_cases import random_codes, random_signatures, signatures_of
 
@@ -134,6 +136,28 @@ def test_places_do_not_follow_the_dtype(method: object) -> None:
         assert torch.equal(memory.state_dict()[name], tensor)
     memory.half().float()
     assert memory.weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize("method", ALL, ids=NAMES)
+def test_a_recipe_in_json_makes_the_same_places(method: object) -> None:
+    one = make(method)
+    recipe = json.loads(json.dumps(to_recipe(one.allocation)))
+    tensors = {
+        name.removeprefix("allocation."): tensor
+        for name, tensor in one.state_dict().items()
+        if name.startswith("allocation.")
+    }
+    two = SharedMemory(one.tables, allocation=from_recipe(recipe, tensors))
+    two.load_state_dict(one.state_dict())
+    assert type(two.allocation) is type(one.allocation)
+    assert torch.equal(all_vectors(one), all_vectors(two))
+
+
+def test_recipes_of_other_kinds_are_refused() -> None:
+    with pytest.raises(TypeError, match="no recipe for Allocation"):
+        to_recipe(Allocation(TABLES, 1, 1, {}))
+    with pytest.raises(FormatError, match="unknown allocation 'x'; known: full, hashed"):
+        from_recipe({"kind": "x", "tables": [], "arguments": {}}, {})
 
 
 def test_other_signatures_of_the_same_plan_travel_with_the_state() -> None:
@@ -318,7 +342,7 @@ def test_signatures_of_two_widths_are_refused() -> None:
     signatures = type(random_signatures({"a": 1})).join(
         [random_signatures({"a": 5}, 4, 8), random_signatures({"b": 5}, 8, 8)]
     )
-    with pytest.raises(ValueError, match=r"signatures differ in \(num_codes, code_bits\)"):
+    with pytest.raises(ValueError, match=r"signatures differ in \(kind, num_codes, code_bits\)"):
         SharedMemory(TABLES, Lma(), budget=4000, signatures=signatures)
 
 
