@@ -84,7 +84,11 @@ class RankedTokens(Tokens):
 
     def locate(self, values: I64, grow: bool = True) -> I64:
         """The id itself, if below `num_signed`."""
-        return np.where((values >= 0) & (values < self._slots), values, -1)
+        from lma.kernels.cpu.signatures_bags import ranked_slots
+
+        slots = np.empty(len(values), np.int64)
+        ranked_slots(values, self._slots, slots)
+        return slots
 
     def count(self, values: I64, slots: I64) -> None:
         """Support of all ids, signed or not."""
@@ -236,13 +240,21 @@ def token_sets(
 
 def take_in(tokens: Mapping[str, Tokens], batch: RowBatch, who: str) -> I64:
     """Check, locate and count all entries of a batch: their slots, -1 for unsigned tokens."""
+    from lma.kernels.cpu.threads import num_pieces, run_pieces
+
     slots = np.empty(len(batch.values), np.int64)
     parts = [(table, batch.feature(f)) for f, table in enumerate(tokens.values())]
     for table, where in parts:
         table.check(batch.values[where], who)
-    for table, where in parts:
-        slots[where] = table.locate(batch.values[where])
-        table.count(batch.values[where], slots[where])
+
+    def run(first: int, last: int) -> None:
+        # Every table belongs to one thread, which alone changes its counts.
+        for table, where in parts[first:last]:
+            slots[where] = table.locate(batch.values[where])
+            table.count(batch.values[where], slots[where])
+
+    if len(batch.values):
+        run_pieces(run, len(parts), num_pieces(len(parts), 1))
     return slots
 
 

@@ -46,6 +46,14 @@ def first_outside(values, size):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def ranked_slots(values, num_slots, slots):  # type: ignore[no-untyped-def]
+    """Write into `slots` the value itself where 0 <= value < num_slots, else -1."""
+    for i in range(len(values)):
+        value = values[i]
+        slots[i] = value if 0 <= value < num_slots else -1
+
+
+@kernel
 def count(values, support):  # type: ignore[no-untyped-def]
     """support[v] += 1 for every value; negative ones are left out."""
     for i in range(len(values)):
@@ -68,4 +76,4 @@ def distinct(values: I64, offsets: I64) -> tuple[I64, I64]:
     return out[:end], out_offsets
 
 
-__all__ = ["add_labels", "count", "distinct", "first_outside"]
+__all__ = ["add_labels", "count", "distinct", "first_outside", "ranked_slots"]
