@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 I64 = npt.NDArray[np.int64]
+# Rows turned at once from columns to rows: few enough to stay in cache.
+_TILE_ROWS: Final = 512
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,33 @@ class HashedRows:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @classmethod
+    def of_matrix(
+        cls, matrix: I64, dense: npt.NDArray[np.float32], labels: npt.NDArray[np.float32]
+    ) -> HashedRows:
+        """Rows of one-hot features from their ids row by row, int64 (rows, features)."""
+        rows = cls(list(matrix.T), [], dense, labels)
+        # Known already, so it need not be made from the columns.
+        rows.__dict__["matrix"] = matrix
+        return rows
+
+    @cached_property
+    def matrix(self) -> I64:
+        """The one-hot ids row by row, int64 (rows, one-hot features)."""
+        rows = np.empty((len(self), len(self.one_hot)), np.int64)
+        fill_rows(rows, self.one_hot, 0, len(self))
+        return rows
+
+
+def fill_rows(
+    rows: npt.NDArray[Any], columns: Sequence[I64], first: int, stop: int, into: int = 0
+) -> None:
+    """Write rows `first` to `stop` of the columns into a row-major matrix, from row `into` on."""
+    for tile in range(first, stop, _TILE_ROWS):
+        end = min(tile + _TILE_ROWS, stop)
+        for f, column in enumerate(columns):
+            rows[into + tile - first : into + end - first, f] = column[tile:end]
 
 
 def hash_rows(

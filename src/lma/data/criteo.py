@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from lma.data.bad_rows import BadRows
+from lma.data.criteo_parser import NUM_CATEGORIES, NUM_INTEGERS, parse_block
 from lma.data.prefetch import prefetch
 from lma.data.raw import LABEL, DenseColumn, RawChunk, RawFeature, RawSchema
 from lma.data.splits import RowSplit
@@ -23,13 +24,13 @@ from lma.data.text_blocks import TextBlock, count_lines, read_text_blocks
 from lma.errors import DataError
 
 if TYPE_CHECKING:
+    import polars as pl
     import pyarrow as pa
 
-NUM_INTEGERS: Final = 13
-NUM_CATEGORIES: Final = 26
 INTEGERS: Final = tuple(f"I{j}" for j in range(1, NUM_INTEGERS + 1))
 CATEGORIES: Final = tuple(f"C{f}" for f in range(1, NUM_CATEGORIES + 1))
 KAGGLE_DAYS: Final = 7
+COMPILE_FROM_BYTES: Final = 1 << 28
 
 SCHEMA: Final = RawSchema(
     name="criteo",
@@ -49,6 +50,8 @@ class CriteoReader:
     Args:
         inputs: Files, plain, gzip or zstd; a folder stands for its `day_*` files (by number).
         labelled: Whether the label column is there; `None` looks at the first line.
+        compiled: Whether chunks of a labelled log come hashed, parsed by compiled code; `None`:
+            where the log is large enough to be worth the seconds of compiling.
 
     Raises:
         DataError: A file cannot be read or is empty.
@@ -56,8 +59,16 @@ class CriteoReader:
 
     schema = SCHEMA
 
-    def __init__(self, inputs: Sequence[Path], labelled: bool | None = True) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Path],
+        labelled: bool | None = True,
+        compiled: bool | None = None,
+    ) -> None:
         self.files = tuple(file for path in inputs for file in _day_files(path))
+        if compiled is None:
+            compiled = sum(file.stat().st_size for file in self.files) >= COMPILE_FROM_BYTES
+        self._compiled = labelled is True and compiled
         if labelled is None:
             labelled = _first_line(self.files[0]).count(b"\t") != NUM_INTEGERS + NUM_CATEGORIES - 1
         self._names = ((LABEL,) if labelled else ()) + INTEGERS + CATEGORIES
@@ -97,8 +108,14 @@ class CriteoReader:
             for block in prefetch(read_text_blocks(file), 1):
                 if max_rows is not None and first_row + block.lines > max_rows:
                     block = _head(block, max_rows - first_row)
-                table, kept = self._parse(block, file, bad)
-                yield RawChunk(table, first_row + kept, bytes_before + block.bytes_done)
+                bytes_done = bytes_before + block.bytes_done
+                hashed = parse_block(block.data, block.lines) if self._compiled else None
+                if hashed is not None:
+                    rows = np.arange(first_row, first_row + block.lines, dtype=np.int64)
+                    yield RawChunk(None, rows, bytes_done, hashed=hashed)
+                else:
+                    table, kept = self._parse(block, file, bad)
+                    yield RawChunk(table, first_row + kept, bytes_done)
                 first_row += block.lines
                 if max_rows is not None and first_row >= max_rows:
                     return
@@ -166,9 +183,10 @@ class CriteoReader:
             label = frame[LABEL]
             if label.null_count() or not label.is_between(0, 1).all():
                 return None
-        # The integers' own minus signs are the only ones there may be.
+        # The integers' own minus signs are the only ones there may be; "-0" is counted as none,
+        # and the strings are looked through.
         negative = sum(int((frame[name] < 0).sum()) for name in INTEGERS)
-        if data.count(b"-") != negative:
+        if data.count(b"-") != negative and not _no_minus(frame):
             return None
         table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
         if not all(_empty_or_eight(table.column(name)) for name in CATEGORIES):
@@ -196,6 +214,11 @@ class CriteoReader:
             elif not -(1 << 63) <= int(field) < 1 << 63:
                 return column, "the integer does not fit in 64 bits"
         return None
+
+
+def _no_minus(frame: pl.DataFrame) -> bool:
+    """Whether no category holds a minus sign."""
+    return not any(frame[name].str.contains("-", literal=True).any() for name in CATEGORIES)
 
 
 def _empty_or_eight(strings: pa.ChunkedArray) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -62,13 +63,35 @@ def dense_matrix(
     dense = np.zeros((table.num_rows, 2 * count), np.float32)
 
     def fill(j: int) -> None:
-        values = table.column(columns[j].name).to_numpy().astype(np.float64)
-        missing = ~np.isfinite(values)
-        values[missing] = 0
-        dense[:, j] = transform(values, columns[j].transform)
+        column, kind = table.column(columns[j].name), columns[j].transform
+        if kind == "log1p" and str(column.type) == "int64":
+            values = column.fill_null(0).to_numpy()
+            dense[:, j] = _log1p_of_integers(values)
+            if column.null_count:
+                dense[:, count + j] = column.is_null().to_numpy()
+            return
+        numbers = column.to_numpy().astype(np.float64)
+        missing = ~np.isfinite(numbers)
+        numbers[missing] = 0
+        dense[:, j] = transform(numbers, kind)
         dense[missing, j] = 0
         dense[missing, count + j] = 1
 
     for _ in run(fill, range(count)):
         pass
     return dense
+
+
+def _log1p_of_integers(values: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """`transform(values, "log1p")`; counts are small, so most results are looked up."""
+    table = small_log1p()
+    found: npt.NDArray[np.float32] = np.take(table, np.clip(values, 0, len(table) - 1))
+    (large,) = np.nonzero(values >= len(table))
+    found[large] = transform(values[large].astype(np.float64), "log1p")
+    return found
+
+
+@cache
+def small_log1p() -> npt.NDArray[np.float32]:
+    """`transform(x, "log1p")` of the integers x below 65,536."""
+    return transform(np.arange(1 << 16, dtype=np.float64), "log1p")

@@ -106,7 +106,7 @@ def read_raw(
     rows = 0
     for chunk in reader.chunks(bad, max_rows):
         rows = int(chunk.rows[-1]) + 1 if len(chunk.rows) else rows
-        frame = pl.from_arrow(chunk.table)
+        frame = pl.DataFrame() if chunk.table is None else pl.from_arrow(chunk.table)
         if isinstance(frame, pl.DataFrame):
             yield frame
     bad.check(rows)

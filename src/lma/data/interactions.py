@@ -103,7 +103,7 @@ class InteractionsReader:
             yield from chunks
             return
         read = list(chunks)
-        table = pa.concat_tables([chunk.table for chunk in read]).combine_chunks()
+        table = pa.concat_tables([c.table for c in read if c.table is not None]).combine_chunks()
         rows = np.concatenate([chunk.rows for chunk in read])
         if not len(rows):
             raise DataError(f"{self.files[0]}: no usable rows")

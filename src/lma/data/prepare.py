@@ -22,6 +22,7 @@ import numpy as np
 
 from lma.data.bad_rows import BadRows
 from lma.data.column_hash import HashedRows, hash_rows, one_array
+from lma.data.criteo_parser import texts_of_hashes
 from lma.data.dataset import ENCODER_FOLDER, FORMAT_VERSION, META_FILE, Dataset
 from lma.data.dictionary import Dictionary
 from lma.data.encoder import RowEncoder
@@ -179,9 +180,13 @@ class _Run:
         self, chunks: Iterator[RawChunk]
     ) -> Generator[tuple[RawChunk, HashedRows], None, None]:
         for chunk in chunks:
-            if LABEL not in chunk.table.column_names:
-                raise DataError(f"{self._reader.files[0]}: there is no label column")
-            rows = hash_rows(chunk.table, self._reader.schema, self._pool.map)
+            rows = chunk.hashed
+            if chunk.table is not None:
+                if LABEL not in chunk.table.column_names:
+                    raise DataError(f"{self._reader.files[0]}: there is no label column")
+                rows = hash_rows(chunk.table, self._reader.schema, self._pool.map)
+            if rows is None:
+                raise DataError(f"{self._reader.files[0]}: a chunk without rows")
             if not np.isin(rows.labels, (0, 1)).all():
                 raise DataError(f"{self._reader.files[0]}: labels must be 0 or 1")
             yield chunk, rows
@@ -209,7 +214,7 @@ class _Run:
         one_hot, bags = iter(rows.one_hot), iter(rows.bags)
         jobs = []
         for counter, feature in zip(self._counters, self._reader.schema.features, strict=True):
-            strings = chunk.table.column(feature.name)
+            strings = texts_of_hashes if chunk.table is None else chunk.table.column(feature.name)
             if feature.multi_hot:
                 values, lengths = next(bags)
                 jobs.append(
@@ -281,10 +286,14 @@ class _Run:
 def _count_tokens(counter: TokenCounter, ids: Any, column: Any, train: Any) -> None:
     import pyarrow as pa
 
+    chosen = None if train.all() else np.flatnonzero(train)
+    if callable(column):
+        counter.update(ids, column, chosen)
+        return
     strings = one_array(column)
     if pa.types.is_list(strings.type) or pa.types.is_large_list(strings.type):
         strings = strings.flatten()
-    counter.update(ids, strings, None if train.all() else np.flatnonzero(train))
+    counter.update(ids, strings, chosen)
 
 
 def _choose_split(reader: LogReader, split: str | None, seed: int, max_rows: int | None) -> Split:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from lma.data.bad_rows import BadRows
+    from lma.data.column_hash import HashedRows
     from lma.data.splits import Split
 
 LABEL = "label"
@@ -82,17 +83,19 @@ class RawChunk:
     """Some consecutive rows of a log.
 
     Attributes:
-        table: The raw columns.
+        table: The raw columns; `None` where the rows are hashed already.
         rows: What a random split hashes, int64 (n,), ascending: the number of each row in the
             whole log, rejected ones counted; a sampled negative has its positive's.
         bytes_done: Bytes of input consumed when this chunk was complete.
         times: Seconds since 1970 of each row, float64 (n,), where the log has a time column.
+        hashed: The rows hashed, where a reader does that itself.
     """
 
-    table: pa.Table
+    table: pa.Table | None
     rows: npt.NDArray[np.int64]
     bytes_done: int
     times: npt.NDArray[np.float64] | None = None
+    hashed: HashedRows | None = None
 
 
 class LogReader(Protocol):

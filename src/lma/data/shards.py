@@ -24,7 +24,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from lma.data.column_hash import HashedRows
+from lma.data.column_hash import HashedRows, fill_rows
 from lma.data.schema import Schema
 from lma.errors import FormatError
 
@@ -97,6 +97,7 @@ class ShardWriter:
         self._pool = pool
         self._writing: Future[dict[str, Any]] | None = None
         self._pending = _Pending.empty(schema, id_type, SHARD_ROWS)
+        self._spare: _Pending | None = None
         self._filled = 0
         self._shards = 0
         self.rows = 0
@@ -131,15 +132,13 @@ class ShardWriter:
     def _fill(self, rows: HashedRows, part: slice | I64, count: int, starts: list[I64]) -> None:
         begin, end = self._filled, self._filled + count
         pending = self._pending
-        for tile in range(0, count, _TILE_ROWS):
-            stop = min(tile + _TILE_ROWS, count)
-            if isinstance(part, slice):
-                taken: slice | I64 = slice(part.start + tile, part.start + stop)
-            else:
-                taken = part[tile:stop]
-            for f, ids in enumerate(rows.one_hot):
-                pending.ids[begin + tile : begin + stop, f] = ids[taken]
-        pending.dense[begin:end] = rows.dense[part]
+        if isinstance(part, slice):
+            fill_rows(pending.ids, rows.one_hot, part.start, part.stop, begin)
+            pending.dense[begin:end] = rows.dense[part]
+        else:
+            # `clip` keeps `take` from copying twice; all numbers are in range.
+            np.take(rows.matrix, part, axis=0, out=pending.ids[begin:end], mode="clip")
+            np.take(rows.dense, part, axis=0, out=pending.dense[begin:end], mode="clip")
         pending.labels[begin:end] = rows.labels[part]
         if pending.weights is not None and rows.weights is not None:
             pending.weights[begin:end] = rows.weights[part]
@@ -156,7 +155,11 @@ class ShardWriter:
             _write_shard, path, self._pending, self._filled, self._schema, self._id_type
         )
         self._shards += 1
-        self._pending = _Pending.empty(self._schema, self._id_type, SHARD_ROWS)
+        # The shard before this one is written, so its arrays are free again.
+        free = self._spare or _Pending.empty(self._schema, self._id_type, SHARD_ROWS)
+        self._spare, self._pending = self._pending, free
+        for bag in free.bags:
+            bag.clear()
         self._filled = 0
 
     def _wait(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,14 +45,15 @@ class TokenCounter:
     def update(
         self,
         ids: I64,
-        strings: pa.Array | pa.ChunkedArray | None = None,
+        strings: pa.Array | pa.ChunkedArray | Callable[[U64], pa.Array] | None = None,
         chosen: I64 | None = None,
     ) -> None:
         """Count the tokens of some rows.
 
         Args:
             ids: String hashes, int64 (n,).
-            strings: The raw strings of the same n values, needed where strings are kept.
+            strings: The raw strings of the same n values, or what makes strings of hashes; needed
+                where strings are kept.
             chosen: Numbers of those of the n values that count; `None` counts all.
         """
         counted = ids if chosen is None else ids[chosen]
@@ -100,12 +102,20 @@ class TokenCounter:
         """Append the strings of the keys `new`, from any row (counted or not) that holds each."""
         import pyarrow as pa
 
+        if callable(strings):
+            self._append(new, strings(new))
+            return
         wanted = ids.view(np.uint64)
         position = np.minimum(np.searchsorted(new, wanted), len(new) - 1)
         (rows,) = np.nonzero(new[position] == wanted)
         row_of = np.empty(len(new), np.int64)
         row_of[position[rows]] = rows
-        values = one_array(strings).take(pa.array(row_of)).cast(pa.large_string()).fill_null("")
+        values = one_array(strings).take(pa.array(row_of)).cast(pa.large_string())
+        self._append(new, values.fill_null(""))
+
+    def _append(self, new: U64, values: pa.LargeStringArray) -> None:
+        import pyarrow as pa
+
         batch = pa.record_batch({"key": pa.array(new.view(np.int64)), "value": values})
         if self._writer is None:
             self._writer = pa.ipc.new_stream(str(self._path), batch.schema)
