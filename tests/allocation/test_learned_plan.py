@@ -7,6 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lma.allocation import Budget, Lma, LmaAllocation, Table
+from lma.allocation.learned_plan import affordable_code_bits
 from lma.allocation.planning import make_plan
 from lma.errors import BudgetError
 from lma.signatures import LogStats, Section, SignatureConfig, SignatureTable, TableStats
@@ -96,6 +97,16 @@ def test_by_hand():
     assert plan.table("big").num_signed == 200
     assert plan.num_blocks == 56
     assert (plan.table("big").num_private, plan.table("big").private_dim) == (200, 1)
+
+
+def test_code_bits_follow_the_budget():
+    stats, method = stats_of([1000, 100]), Lma(block_size=8)
+    tables = [Table("t0", 1001, 16), Table("t1", 101, 16)]
+    config = SignatureConfig(kind="learned", num_codes=2)
+    # Entries of 64 bytes: 256 or 128 of them for t0 alone, t1 has fewer tokens; 64 for both.
+    for size, bits in ((4 * 256 * 64, 8), (4 * 256 * 64 - 1, 7), (32_768, 7), (32_767, 5), (100, 2)):
+        found = affordable_code_bits(Budget(size), stats, tables, method, config)
+        assert found.code_bits == bits, size
 
 
 def test_too_small_a_budget_says_what_does_not_fit():

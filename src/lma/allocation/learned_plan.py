@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,26 @@ def make_learned_plan(
         signatures.num_codes,
         signatures.code_bits,
     )
+
+
+def affordable_code_bits(
+    budget: Budget,
+    stats: LogStats,
+    tables: Sequence[Table],
+    method: Lma,
+    signatures: SignatureConfig,
+) -> SignatureConfig:
+    """`signatures` with the most code bits, 8 to 2, whose codebooks take a quarter of the budget.
+
+    Wide codes tell more tokens apart, and their codebooks grow as 2^code_bits; beyond a quarter
+    they crowd out the codes themselves. Tables with fewer tokens than entries need no codebook.
+    """
+    for bits in range(8, 1, -1):
+        coded = [t for t in tables if stats.tables[t.name].num_tokens > 1 << bits]
+        floats = sum((1 << bits) * _chunked(t.embedding_dim, method) for t in coded)
+        if floats * FLOAT_BYTES * 4 <= budget.bytes:
+            break
+    return dataclasses.replace(signatures, code_bits=bits)
 
 
 def _chunked(dim: int, method: Lma) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from lma.allocation import Budget, Table
+from lma.allocation.learned_plan import affordable_code_bits
 from lma.allocation.lma import Lma
 from lma.allocation.planning import make_plan
 from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM
@@ -85,6 +86,10 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM:
             Table(f.name, f.num_embeddings, config.model.embedding_dim)
             for f in dataset.schema.features
         ]
+        if signature_config.kind == "learned" and "code_bits" not in config.method.settings:
+            signature_config = affordable_code_bits(
+                budget, shelf.stats, tables, method, signature_config
+            )
         make_plan(budget, shelf.stats, tables, method, signature_config)
         signatures = shelf.get(signature_config)
     torch.manual_seed(config.seed)

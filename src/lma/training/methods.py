@@ -79,8 +79,8 @@ METHODS: dict[str, MethodSpec] = {
     ),
     "lma-learned": MethodSpec(
         "lma learned",
-        Lma(block_size=4, hashed_share=0.1),
-        SignatureConfig(kind="learned", num_codes=4, code_bits=6),
+        Lma(block_size=8, hashed_share=0.1),
+        SignatureConfig(kind="learned", num_codes=2),
     ),
 }
 
