@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from lma.errors import StateMismatchError
 from lma.hashing import HASH_VERSION, hash_string, table_salt, to_signed
 from lma.kernels.lookup import chunk_starts, lookup
 from lma.kernels.rule import Rule
+from lma.kernels.touched import lookup_touched
 from lma.results import ByteCount
 from lma.signatures.stats import LogStats
 from lma.signatures.table import SignatureTable
@@ -146,16 +147,25 @@ class Allocation(nn.Module):
         self, weight: Tensor, ids: Tensor, numbers: Tensor, group: Group, sparse: bool
     ) -> Tensor:
         """Vectors of tokens, [..., dim], differentiable in `weight` [num_blocks, block_size]."""
-        rule = None if sparse else self.rule()
+        rule = self.rule()
         if rule is not None:
-            return self._fused_vectors(rule, weight, ids, numbers, group)
+            function = lookup_touched if sparse else lookup
+
+            def fused(ids: Tensor, numbers: Tensor, *rest: Any) -> Tensor:
+                columns, means, groups, width = rest
+                return function(
+                    weight, rule, ids, numbers, columns, means, self.pieces(groups), width
+                )
+
+            return self.fused_vectors(fused, ids, numbers, group)
         if self.block_size == 1:
             return gather_floats(weight, self.locations(ids, numbers, group), sparse)
         return F.embedding(self.blocks(ids, numbers, group), weight, sparse=sparse).flatten(-2)
 
-    def _fused_vectors(
-        self, rule: Rule, weight: Tensor, ids: Tensor, numbers: Tensor, group: Group
+    def fused_vectors(
+        self, fused_lookup: Callable[..., Tensor], ids: Tensor, numbers: Tensor, group: Group
     ) -> Tensor:
+        """`vectors` through `fused_lookup(ids, numbers, columns, means, groups, width)`."""
         # Tables repeat with the last dimension of ids, or there is one for every id.
         last = ids.shape[-1] if ids.dim() else 1
         if numbers.numel() > 1 and numbers.shape != (last,):
@@ -164,10 +174,10 @@ class Allocation(nn.Module):
         if not ids.numel():
             numbers = numbers.new_zeros(1)
         columns = torch.arange(len(numbers) + 1, device=ids.device) * group[0]
-        out = lookup(
-            weight, rule, ids.reshape(-1), numbers, columns, torch.zeros_like(numbers),
-            self.pieces([group]), len(numbers) * group[0],
-        )  # fmt: skip
+        width = len(numbers) * group[0]
+        out = fused_lookup(
+            ids.reshape(-1), numbers, columns, torch.zeros_like(numbers), [group], width
+        )
         return out.view(*ids.shape, group[0])
 
     def _chunk_starts(self, rule: Rule, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:

@@ -10,10 +10,9 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lma.allocation.base import Allocation, Group, gather_floats
+from lma.allocation.base import Allocation, Group
 from lma.allocation.planning import Plan, TablePlan, make_plan
 from lma.allocation.tables import Budget, Table
 from lma.errors import BudgetError, StateMismatchError
@@ -243,23 +242,6 @@ class LmaAllocation(Allocation):
             starts = self.starts(ids, numbers, group)
             parts.append((starts.unsqueeze(-1) + inside).flatten(-2)[..., : dim - private])
         return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
-
-    def vectors(
-        self, weight: Tensor, ids: Tensor, numbers: Tensor, group: Group, sparse: bool
-    ) -> Tensor:
-        """Vectors of tokens; sparse: whole blocks where the group allows, else float by float."""
-        if not sparse:
-            return super().vectors(weight, ids, numbers, group, sparse)
-        dim, private = group
-        unit = self.block_size
-        if private == dim and dim % unit == 0 and unit > 1:
-            row = self.layout[numbers]
-            first = private_starts(ids, row) // unit
-            blocks = first.unsqueeze(-1) + torch.arange(dim // unit, device=ids.device)
-            return F.embedding(blocks, weight, sparse=sparse).flatten(-2)
-        if not private and unit == self.chunk and dim % unit == 0:
-            return super().vectors(weight, ids, numbers, group, sparse)
-        return gather_floats(weight, self.locations(ids, numbers, group), sparse)
 
     @property
     def whole_rows(self) -> bool:

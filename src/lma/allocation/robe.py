@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lma.allocation.base import Allocation, Group, gather_floats, largest_block
+from lma.allocation.base import Allocation, Group, largest_block
 from lma.allocation.hashed import blocks_for
 from lma.allocation.tables import Budget, Table
 from lma.hashing import stream_seeds
@@ -71,14 +71,6 @@ class RobeAllocation(Allocation):
         start = self._chunk_starts(self.rule(), ids, numbers, group).unsqueeze(-1)
         run = torch.arange(self.chunk_size, device=ids.device)
         return ((start + run) % self.num_blocks).flatten(-2)
-
-    def vectors(
-        self, weight: Tensor, ids: Tensor, numbers: Tensor, group: Group, sparse: bool
-    ) -> Tensor:
-        """Vectors of tokens."""
-        if not sparse:
-            return super().vectors(weight, ids, numbers, group, sparse)
-        return gather_floats(weight, self.locations(ids, numbers, group), sparse)
 
     @property
     def whole_rows(self) -> bool:

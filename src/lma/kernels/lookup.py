@@ -63,6 +63,24 @@ def lookup(
     Returns:
         [batch, width].
     """
+    check_lookup(weight, ids, numbers, offsets, factors)
+    keep = torch.is_grad_enabled() and (
+        weight.requires_grad or (factors is not None and factors.requires_grad)
+    )
+    out, _ = ops.lookup(
+        weight, ids, offsets, factors, numbers, columns, modes, *rule, pieces, width, keep
+    )
+    return out  # type: ignore[no-any-return]
+
+
+def check_lookup(
+    weight: Tensor,
+    ids: Tensor,
+    numbers: Tensor,
+    offsets: Tensor | None,
+    factors: Tensor | None,
+) -> None:
+    """The checks of `lookup`'s arguments against one another."""
     _check_ids(ids, numbers)
     if weight.device != ids.device:
         raise ValueError(f"weights are on {weight.device}, ids on {ids.device}: move one of them")
@@ -73,13 +91,6 @@ def lookup(
         raise ValueError(f"lookup: {units} bags are no multiple of {len(numbers)} features")
     if factors is not None and factors.shape != ids.shape:
         raise ValueError(f"lookup: factors must be {list(ids.shape)}, found {list(factors.shape)}")
-    keep = torch.is_grad_enabled() and (
-        weight.requires_grad or (factors is not None and factors.requires_grad)
-    )
-    out, _ = ops.lookup(
-        weight, ids, offsets, factors, numbers, columns, modes, *rule, pieces, width, keep
-    )
-    return out  # type: ignore[no-any-return]
 
 
 def _check_ids(ids: Tensor, numbers: Tensor) -> None:

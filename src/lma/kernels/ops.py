@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lma.kernels.reference import inputs
+from lma.kernels.reference import inputs, touched
 from lma.kernels.reference import lookup as reference
 
 _RULE = (
@@ -181,3 +181,50 @@ def _factors_grad_cpu(*args: Any) -> Tensor:
 @factors_grad.register_fake  # type: ignore[untyped-decorator]
 def _factors_grad_fake(weight: Tensor, grad: Tensor, starts: Tensor, *args: Any) -> Tensor:
     return weight.new_empty(starts.shape[0])
+
+
+# --- gradients of touched blocks, and updates by them ---------------------------------------
+
+touched_grad = _op(
+    "touched_grad",
+    f"(Tensor grad, Tensor starts, {_BAGS}, Tensor layout, int chunk, int lead, int num_blocks, "
+    "int block_size) -> (Tensor, Tensor)",
+    touched.touched_grad,
+)
+
+
+@touched_grad.register_kernel("cpu")  # type: ignore[untyped-decorator]
+def _touched_grad_cpu(*args: Any) -> tuple[Tensor, Tensor]:
+    from lma.kernels.cpu import touched as cpu
+
+    return cpu.touched_grad(*args)
+
+
+@touched_grad.register_fake  # type: ignore[untyped-decorator]
+def _touched_grad_fake(grad: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+    count = torch.library.get_ctx().new_dynamic_size()
+    return grad.new_empty(count, dtype=torch.int64), grad.new_empty(count, args[-1])
+
+
+fused_update = torch.library.custom_op(
+    "lma::fused_update",
+    touched.fused_update,
+    mutates_args=("weight", "state", "second"),
+    schema=(
+        "(Tensor(a!) weight, Tensor(b!) state, Tensor(c!) second, Tensor grad, Tensor starts, "
+        f"{_BAGS}, Tensor layout, int chunk, int lead, int kind, float lr, float eps, "
+        "float beta1, float beta2) -> ()"
+    ),
+)
+
+
+@fused_update.register_kernel("cpu")
+def _fused_update_cpu(*args: Any) -> None:
+    from lma.kernels.cpu import touched as cpu
+
+    cpu.fused_update(*args)
+
+
+@fused_update.register_fake
+def _fused_update_fake(*args: Any) -> None:
+    return None

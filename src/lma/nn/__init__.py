@@ -3,6 +3,7 @@
 from lma.nn.collection import EmbeddingBagCollection, EmbeddingBagConfig
 from lma.nn.compress import compress_
 from lma.nn.embedding import Embedding, EmbeddingBag
+from lma.nn.fused import FusedOptimizer
 from lma.nn.memory import MemoryReport, SharedMemory
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "EmbeddingBag",
     "EmbeddingBagCollection",
     "EmbeddingBagConfig",
+    "FusedOptimizer",
     "MemoryReport",
     "SharedMemory",
     "compress_",

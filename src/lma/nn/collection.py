@@ -223,8 +223,8 @@ class EmbeddingBagCollection(nn.Module):
         return torch.cat(pieces, 1)
 
     def _rule(self) -> Rule | None:
-        """What the fused kernels read; None where a method or a sparse gradient has no such."""
-        return None if self.memory.sparse else self.memory.allocation.rule()
+        """What the fused kernels read; None where a method has no such."""
+        return self.memory.allocation.rule()
 
     def _fused(self, ids: Tensor, offsets: Tensor | None, factors: Tensor | None) -> Tensor:
         """All features in one call: [batch, sum of dims]."""

@@ -268,7 +268,7 @@ def pooled(
 
     `padding_row` is a row of the memory to leave out, where no two tokens share a row.
     """
-    fused = len(numbers) == 1 and mode != "max" and not memory.sparse
+    fused = len(numbers) == 1 and mode != "max"
     if fused and memory.allocation.rule() is not None:
         columns = torch.arange(2, device=ids.device) * group[0]
         means = torch.full_like(numbers, int(mode == "mean"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from lma.allocation.base import Group
 from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM, count_tokens
 from lma.kernels import ops
 from lma.kernels.lookup import lookup
+from lma.kernels.touched import Update, lookup_touched
 from lma.results import ByteCount
 from lma.signatures import LogStats, SignatureTable
 
@@ -70,6 +71,8 @@ class SharedMemory(nn.Module):
         self.allocation = allocation.to(device)
         self.out_of_range = out_of_range
         self.sparse = sparse
+        # Set by a FusedOptimizer: makes the function that one backward pass calls.
+        self.update: Callable[[], Update] | None = None
         self.init_std = 0.01 if init_std is None else init_std
         self.weight = nn.Parameter(
             torch.empty(
@@ -128,6 +131,8 @@ class SharedMemory(nn.Module):
 
     def lookup(self, ids: Tensor, numbers: Tensor, group: Group) -> Tensor:
         """Vectors of accepted ids: [..., dim]."""
+        if self.allocation.rule() is not None:
+            return self.allocation.fused_vectors(self.fused_lookup, ids, numbers, group)
         return self.allocation.vectors(self.weight, ids, numbers, group, self.sparse)
 
     def fused_lookup(
@@ -138,17 +143,22 @@ class SharedMemory(nn.Module):
         means: Tensor,
         groups: Sequence[Group],
         width: int,
-        offsets: Tensor | None,
-        factors: Tensor | None,
+        offsets: Tensor | None = None,
+        factors: Tensor | None = None,
     ) -> Tensor:
         """`lma.kernels.lookup.lookup` of accepted ids, for methods that have a rule."""
         rule = self.allocation.rule()
         if rule is None:
             raise ValueError(f"{type(self.allocation).__name__} has no rule for the fused kernels")
         pieces = self.allocation.pieces(groups)
-        return lookup(
+        arguments = (
             self.weight, rule, ids, numbers, columns, means, pieces, width, offsets, factors
-        )
+        )  # fmt: skip
+        if self.update is None and not self.sparse:
+            return lookup(*arguments)
+        if self.update is None or not torch.is_grad_enabled():
+            return lookup_touched(*arguments)
+        return lookup_touched(*arguments, update=self.update())
 
     def num_bytes(self) -> ByteCount:
         """Serving bytes: the one function that counts them, for every method."""

@@ -1,14 +1,13 @@
-"""Launchers: torch tensors to Numba's arrays, scratch memory, and the cut of the work in pieces."""
+"""Launchers of the lookup and its dense gradient: the work cut in pieces, other dtypes sent on."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lma.kernels.cpu.address_kernel import COLUMNS, MAX_CODES, scale_rows, starts_range
+from lma.kernels.cpu.address_kernel import starts_range
+from lma.kernels.cpu.arrays import array, bag_arrays, scaled, scratch
 from lma.kernels.cpu.gather_kernel import TILE, lookup_range
 from lma.kernels.cpu.scatter_kernel import dot_range, scatter_range, sum_shards
 from lma.kernels.cpu.threads import num_pieces, run_pieces
@@ -16,26 +15,6 @@ from lma.kernels.reference import lookup as reference
 
 GRAIN = 4096  # floats below which a second thread costs more than it gives
 MAX_SHARDS = 8
-
-_NO_INTEGERS = np.empty(0, np.int64)
-_NO_FLOATS = np.empty(0, np.float32)
-
-
-def _array(tensor: Tensor) -> Any:
-    return tensor.detach().contiguous().numpy()
-
-
-def _scratch(seeds: Tensor) -> tuple[Any, Any]:
-    """One thread's memory for `write_starts`."""
-    return np.empty(MAX_CODES, np.uint64), np.empty((2, len(seeds)), np.uint64)
-
-
-def _scaled(layout: Tensor, seeds: Tensor, unit: int, chunk: int) -> tuple[Any, Any]:
-    """`scale_rows`: (rows, states)."""
-    rows = np.empty((len(layout), COLUMNS + 3), np.int64)
-    states = np.empty((len(layout), len(seeds)), np.uint64)
-    scale_rows(_array(layout), _array(seeds).view(np.uint64), unit, chunk, rows, states)
-    return rows, states
 
 
 def starts(
@@ -57,15 +36,15 @@ def starts(
     out = torch.empty(len(ids), pieces, dtype=torch.int32)
     if not len(ids):
         return out
-    rows, states = _scaled(layout, seeds, unit, chunk)
+    rows, states = scaled(layout, seeds, unit, chunk)
     fixed = (
-        _array(ids), _array(numbers), rows, _array(seeds).view(np.uint64), states, _array(draws),
-        _array(codes), _array(fingerprints), _array(overflow_keys), stride // unit, lead,
+        array(ids), array(numbers), rows, array(seeds).view(np.uint64), states, array(draws),
+        array(codes), array(fingerprints), array(overflow_keys), stride // unit, lead,
     )  # fmt: skip
     target = out.numpy()
 
     def run(first: int, last: int) -> None:
-        starts_range(*fixed, *_scratch(seeds), target, 0, first, last)
+        starts_range(*fixed, *scratch(seeds), target, 0, first, last)
 
     run_pieces(run, len(ids), num_pieces(len(ids) * (pieces + 4), GRAIN))
     return out
@@ -108,18 +87,18 @@ def lookup(
     slots = len(ids) if offsets is None else len(offsets) - 1
     out = torch.empty(slots // features, width)
     kept = torch.empty(len(ids) if keep else 0, pieces, dtype=torch.int32)
-    rows, states = _scaled(layout, seeds, unit, chunk)
+    rows, states = scaled(layout, seeds, unit, chunk)
     before = (
-        _array(weight).reshape(-1), _array(ids), *_bags(offsets, factors), _array(numbers),
-        _array(columns), _array(modes), rows, _array(seeds).view(np.uint64), states,
-        _array(draws), _array(codes), _array(fingerprints), _array(overflow_keys), unit, chunk,
+        array(weight).reshape(-1), array(ids), *bag_arrays(offsets, factors), array(numbers),
+        array(columns), array(modes), rows, array(seeds).view(np.uint64), states,
+        array(draws), array(codes), array(fingerprints), array(overflow_keys), unit, chunk,
         stride // unit, lead,
     )  # fmt: skip
     target, flat = kept.numpy(), out.numpy().reshape(-1)
 
     def run(first: int, last: int) -> None:
         places = target if keep else np.empty((TILE, pieces), np.int32)
-        lookup_range(*before, places, *_scratch(seeds), flat, width, keep, first, last)
+        lookup_range(*before, places, *scratch(seeds), flat, width, keep, first, last)
 
     run_pieces(run, slots, num_pieces(out.numel() + len(ids) * pieces, GRAIN))
     return out, kept
@@ -155,10 +134,10 @@ def lookup_grad(
     # From torch, whose memory is warm: fresh zero pages cost more than the sums.
     shard_grads = torch.zeros(shards, size)
     parts = shard_grads.numpy()
-    rows, _ = _scaled(layout, layout[:0, 0], block_size, chunk)
+    rows, _ = scaled(layout, layout[:0, 0], block_size, chunk)
     fixed = (
-        _array(grad).reshape(-1), grad.shape[1], _array(starts), *_bags(offsets, factors),
-        _array(numbers), _array(columns), _array(modes), rows, block_size, chunk, lead,
+        array(grad).reshape(-1), grad.shape[1], array(starts), *bag_arrays(offsets, factors),
+        array(numbers), array(columns), array(modes), rows, block_size, chunk, lead,
     )  # fmt: skip
 
     def run(first: int, last: int) -> None:
@@ -199,10 +178,10 @@ def factors_grad(
             weight, grad, starts, offsets, numbers, columns, layout, chunk, lead
         )
     out = torch.empty(len(starts))
-    rows, _ = _scaled(layout, layout[:0, 0], weight.shape[1], chunk)
+    rows, _ = scaled(layout, layout[:0, 0], weight.shape[1], chunk)
     fixed = (
-        _array(weight).reshape(-1), _array(grad).reshape(-1), grad.shape[1], _array(starts),
-        _bags(offsets, None)[0], _array(numbers), _array(columns), rows, weight.shape[1], chunk,
+        array(weight).reshape(-1), array(grad).reshape(-1), grad.shape[1], array(starts),
+        bag_arrays(offsets, None)[0], array(numbers), array(columns), rows, weight.shape[1], chunk,
         lead, out.numpy(),
     )  # fmt: skip
     slots = len(grad) * len(numbers)
@@ -210,11 +189,3 @@ def factors_grad(
         lambda first, last: dot_range(*fixed, first, last), slots, num_pieces(grad.numel(), GRAIN)
     )
     return out
-
-
-def _bags(offsets: Tensor | None, factors: Tensor | None) -> tuple[Any, Any]:
-    """Offsets and factors as kernels take them: empty where there are none."""
-    return (
-        _NO_INTEGERS if offsets is None else _array(offsets),
-        _NO_FLOATS if factors is None else _array(factors.to(torch.float32)),
-    )

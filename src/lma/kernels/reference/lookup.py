@@ -203,7 +203,7 @@ def pool_starts(
         starts, offsets, numbers, columns, layout, chunk, lead, weight.shape[1], weight.numel()
     )
     values = weight.reshape(-1)[entries.places].to(wide).masked_fill(~entries.used, 0.0)
-    values = values * _scale(entries, factors, modes, wide).unsqueeze(1)
+    values = values * entry_scale(entries, factors, modes, wide).unsqueeze(1)
     dim = values.shape[1]
     pooled = values.new_zeros(batch * features, dim).index_add(0, entries.slot, values)
     return pooled.view(batch, features * dim)[:, _padded(columns, dim, width)].to(weight.dtype)
@@ -231,8 +231,8 @@ def lookup_grad(
     wide = torch.promote_types(grad.dtype, torch.float32)
     size = num_blocks * block_size
     entries = read_entries(starts, offsets, numbers, columns, layout, chunk, lead, block_size, size)
-    share = _entry_grads(grad.to(wide), entries, columns, len(numbers))
-    share = share * _scale(entries, factors, modes, wide).unsqueeze(1)
+    share = entry_grads(grad.to(wide), entries, columns, len(numbers))
+    share = share * entry_scale(entries, factors, modes, wide).unsqueeze(1)
     out = share.new_zeros(size)
     if size:
         out = out.index_add(0, entries.places.reshape(-1), share.reshape(-1))
@@ -256,7 +256,7 @@ def factors_grad(
         starts, offsets, numbers, columns, layout, chunk, lead, weight.shape[1], weight.numel()
     )
     values = weight.reshape(-1)[entries.places].to(wide)
-    share = _entry_grads(grad.to(wide), entries, columns, len(numbers))
+    share = entry_grads(grad.to(wide), entries, columns, len(numbers))
     return (values * share).sum(1).to(weight.dtype)
 
 
@@ -267,14 +267,16 @@ def _padded(columns: Tensor, dim: int, width: int) -> Tensor:
     return feature * dim + column - columns[feature]
 
 
-def _scale(entries: Entries, factors: Tensor | None, modes: Tensor, dtype: torch.dtype) -> Tensor:
+def entry_scale(
+    entries: Entries, factors: Tensor | None, modes: Tensor, dtype: torch.dtype
+) -> Tensor:
     """What an entry's vector counts in its bag: its factor, over the length for a mean."""
     mean = modes[entries.feature] == MEAN
     scale = torch.where(mean, entries.length.to(dtype).reciprocal(), 1.0)
     return scale if factors is None else scale * factors.to(dtype)
 
 
-def _entry_grads(grad: Tensor, entries: Entries, columns: Tensor, features: int) -> Tensor:
+def entry_grads(grad: Tensor, entries: Entries, columns: Tensor, features: int) -> Tensor:
     """The gradient of every entry's slot, 0 behind its table's dimension: [entries, dim]."""
     dim = entries.places.shape[1]
     padded = grad.new_zeros(len(grad), features * dim)

@@ -1,0 +1,175 @@
+"""Touches sorted into buckets of neighbouring units: the first half of a touched-blocks gradient.
+
+A *touch* is one unit (row of the memory) read by one entry: number w of entry e covers floats
+w * unit ... of its vector, because private parts and chunks are whole units. Touches go, in the
+order of entries, to the bucket of their unit; a bucket is then added up by one thread, so sums
+have one order whatever the number of threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from lma.kernels.cpu.address_kernel import DIM, PRIVATE_UNITS
+from lma.kernels.cpu.gather_kernel import MEAN
+from lma.kernels.cpu.mix import inlined, kernel
+
+
+@kernel
+def describe_entries(
+    offsets: Any, factors: Any, numbers: Any, columns: Any, modes: Any, rows: Any, width: Any,
+    places: Any, scales: Any, tables: Any, first: Any, last: Any,
+) -> Any:  # fmt: skip
+    """For the entries of slots first ... last - 1: their gradient's place, its factor, the table.
+
+    Args:
+        offsets, factors, numbers, columns, modes, rows: As in `lookup_range`.
+        places: Written, int64 [entries]: r * width + columns[f].
+        scales: Written, float32 [entries].
+        tables: Written, int32 [entries].
+    """
+    features = numbers.shape[0]
+    one_hot = offsets.shape[0] == 0
+    weighted = factors.shape[0] > 0
+    batch = 0 if one_hot else (offsets.shape[0] - 1) // features
+    for s in range(first, last):
+        r = s // features
+        f = s - r * features
+        low, high = s, s + 1
+        if not one_hot:
+            low, high = offsets[f * batch + r], offsets[f * batch + r + 1]
+        share = np.float32(1)
+        if modes[f] == MEAN and high > low:
+            share = np.float32(1) / np.float32(high - low)
+        for e in range(low, high):
+            places[e] = r * width + columns[f]
+            scales[e] = factors[e] * share if weighted else share
+            tables[e] = numbers[f]
+
+
+@inlined
+def touched_unit(
+    starts: Any, e: Any, w: Any, private_units: Any, chunk_units: Any, lead: Any, num_blocks: Any
+) -> Any:  # fmt: skip
+    """Unit behind touch w of entry e."""
+    if w < private_units:
+        return np.int64(starts[e, 0]) + w
+    v = w - private_units
+    j = v // chunk_units
+    unit = np.int64(starts[e, lead + j]) + v - j * chunk_units
+    return unit if unit < num_blocks else unit % num_blocks
+
+
+@kernel
+def count_touches(
+    starts: Any, tables: Any, rows: Any, unit: Any, chunk: Any, lead: Any, num_blocks: Any,
+    shift: Any, counts: Any, first: Any, last: Any,
+) -> Any:  # fmt: skip
+    """Add the touches of entries first ... last - 1 to counts, int64 [buckets]."""
+    chunk_units = max(1, chunk // unit)
+    for e in range(first, last):
+        t = tables[e]
+        private_units = rows[t, PRIVATE_UNITS]
+        for w in range((rows[t, DIM] + unit - 1) // unit):
+            u = touched_unit(starts, e, w, private_units, chunk_units, lead, num_blocks)
+            counts[u >> shift] += 1
+
+
+@kernel
+def place_touches(
+    starts: Any, tables: Any, rows: Any, unit: Any, chunk: Any, lead: Any, num_blocks: Any,
+    shift: Any, most: Any, cursors: Any, units: Any, touches: Any, first: Any, last: Any,
+) -> Any:  # fmt: skip
+    """Write the touches of entries first ... last - 1 behind their buckets' cursors.
+
+    Args:
+        most: Touches of the longest vector; touch w of entry e has number e * most + w.
+        cursors: int64 [buckets], moved on.
+        units, touches: Written, int32 [touches].
+    """
+    chunk_units = max(1, chunk // unit)
+    for e in range(first, last):
+        t = tables[e]
+        private_units = rows[t, PRIVATE_UNITS]
+        for w in range((rows[t, DIM] + unit - 1) // unit):
+            u = touched_unit(starts, e, w, private_units, chunk_units, lead, num_blocks)
+            at = cursors[u >> shift]
+            cursors[u >> shift] = at + 1
+            units[at] = u
+            touches[at] = e * most + w
+
+
+@inlined
+def add_touch(
+    grad: Any, places: Any, scales: Any, tables: Any, rows: Any, unit: Any, most: Any, touch: Any,
+    values: Any, row: Any,
+) -> Any:  # fmt: skip
+    """values[row] += the gradient of one touch."""
+    e = np.int64(touch) // most
+    w = np.int64(touch) - e * most
+    begin = places[e] + w * unit
+    count = min(unit, rows[tables[e], DIM] - w * unit)
+    scale = scales[e]
+    for i in range(count):
+        values[row, i] += scale * grad[begin + i]
+
+
+@kernel
+def count_distinct(
+    units: Any, bounds: Any, shift: Any, seen: Any, distinct: Any, first: Any, last: Any
+) -> Any:  # fmt: skip
+    """distinct[b] = different units of buckets first ... last - 1.
+
+    Args:
+        bounds: Where buckets begin among the touches, int64 [buckets + 1].
+        seen: Scratch, int32 [1 << shift], -1 everywhere before and after.
+    """
+    for b in range(first, last):
+        base = b << shift
+        total = 0
+        for at in range(bounds[b], bounds[b + 1]):
+            local = units[at] - base
+            if seen[local] < 0:
+                seen[local] = 0
+                total += 1
+        for at in range(bounds[b], bounds[b + 1]):
+            seen[units[at] - base] = -1
+        distinct[b] = total
+
+
+@kernel
+def sum_buckets(
+    grad: Any, places: Any, scales: Any, tables: Any, rows: Any, unit: Any, most: Any, units: Any,
+    touches: Any, bounds: Any, shift: Any, seen: Any, ends: Any, indices: Any, values: Any,
+    first: Any, last: Any,
+) -> Any:  # fmt: skip
+    """Touched units of buckets first ... last - 1, ascending, and their summed gradients.
+
+    Args:
+        ends: First output row of every bucket, int64 [buckets].
+        indices: Written, int64 [distinct].
+        values: Written, float32 [distinct, unit].
+    """
+    for b in range(first, last):
+        base = b << shift
+        if bounds[b] == bounds[b + 1]:
+            continue
+        for at in range(bounds[b], bounds[b + 1]):
+            seen[units[at] - base] = 0
+        row = ends[b]
+        for local in range(seen.shape[0]):
+            if seen[local] == 0:
+                seen[local] = row
+                indices[row] = base + local
+                for i in range(unit):
+                    values[row, i] = 0
+                row += 1
+        for at in range(bounds[b], bounds[b + 1]):
+            add_touch(
+                grad, places, scales, tables, rows, unit, most, touches[at], values,
+                seen[units[at] - base],
+            )  # fmt: skip
+        for at in range(bounds[b], bounds[b + 1]):
+            seen[units[at] - base] = -1

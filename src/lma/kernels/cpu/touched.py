@@ -1,0 +1,214 @@
+"""Launchers of the touched-blocks gradient and of the update in the backward pass."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lma.kernels.cpu.arrays import array, bag_arrays, scaled
+from lma.kernels.cpu.threads import num_pieces, run_pieces
+from lma.kernels.cpu.touch_kernel import (
+    count_distinct,
+    count_touches,
+    describe_entries,
+    place_touches,
+    sum_buckets,
+)
+from lma.kernels.cpu.update_kernel import update_buckets
+from lma.kernels.layout import Column
+from lma.kernels.reference import touched as reference
+
+GRAIN = 4096  # touches below which a second thread costs more than it gives
+BUCKET_BITS = 10  # units of a bucket, at least: what a thread sums stays in its cache
+MAX_BUCKETS = 1 << 11
+
+
+class Buckets(NamedTuple):
+    """Touches in buckets, and what they need: arguments of the kernels, in their order."""
+
+    places: Any
+    scales: Any
+    tables: Any
+    rows: Any
+    unit: int
+    most: int
+    units: Any
+    touches: Any
+    bounds: Any
+    shift: int
+
+
+def bucket_shift(num_blocks: int) -> int:
+    """log2 of the units of one bucket."""
+    return max(BUCKET_BITS, (max(1, num_blocks) - 1).bit_length() - MAX_BUCKETS.bit_length() + 1)
+
+
+def fill_buckets(
+    width: int,
+    starts: Tensor,
+    offsets: Tensor | None,
+    factors: Tensor | None,
+    numbers: Tensor,
+    columns: Tensor,
+    modes: Tensor,
+    layout: Tensor,
+    chunk: int,
+    lead: int,
+    num_blocks: int,
+    unit: int,
+) -> Buckets:
+    """Sort all touches into buckets; the same order for any number of threads."""
+    entries = len(starts)
+    rows, _ = scaled(layout, layout[:0, 0], unit, chunk)
+    places = np.empty(entries, np.int64)
+    scales = np.empty(entries, np.float32)
+    tables = np.empty(entries, np.int32)
+    slots = entries if offsets is None else len(offsets) - 1
+    bags = (*bag_arrays(offsets, factors), array(numbers), array(columns), array(modes))
+    pieces = num_pieces(entries, GRAIN)
+    run_pieces(
+        lambda a, b: describe_entries(*bags, rows, width, places, scales, tables, a, b),
+        slots, pieces,
+    )  # fmt: skip
+    shift = bucket_shift(num_blocks)
+    buckets = (num_blocks >> shift) + 1
+    bounds_of = [entries * i // pieces for i in range(pieces + 1)]
+    counts = np.zeros((pieces, buckets), np.int64)
+    fixed = (array(starts), tables, rows, unit, chunk, lead, num_blocks, shift)
+
+    def count(first: int, last: int) -> None:
+        for piece in range(first, last):
+            count_touches(*fixed, counts[piece], bounds_of[piece], bounds_of[piece + 1])
+
+    run_pieces(count, pieces, pieces)
+    # Bucket after bucket, and within one the earlier entries first.
+    ends = counts.T.reshape(-1).cumsum()
+    total = int(ends[-1])
+    cursors = np.ascontiguousarray((ends - counts.T.reshape(-1)).reshape(buckets, pieces).T)
+    bounds = np.append(cursors[0], total)
+    longest = int(layout[:, Column.DIM].amax()) if len(layout) else 0
+    most = max(1, -(-longest // unit))
+    units = torch.empty(total, dtype=torch.int32).numpy()
+    touches = torch.empty(total, dtype=torch.int32).numpy()
+
+    def place(first: int, last: int) -> None:
+        for piece in range(first, last):
+            place_touches(
+                *fixed, most, cursors[piece], units, touches, bounds_of[piece],
+                bounds_of[piece + 1],
+            )  # fmt: skip
+
+    run_pieces(place, pieces, pieces)
+    return Buckets(places, scales, tables, rows, unit, most, units, touches, bounds, shift)
+
+
+def _cuts(bounds: Any, pieces: int) -> list[int]:
+    """Buckets cut into pieces of about equally many touches."""
+    wanted = [int(bounds[-1]) * i // pieces for i in range(1, pieces)]
+    inner = np.searchsorted(bounds[:-1], wanted).tolist()
+    return [0, *inner, len(bounds) - 1]
+
+
+def _unseen(shift: int) -> Any:
+    return np.full(1 << shift, -1, np.int32)
+
+
+def touched_grad(
+    grad: Tensor,
+    starts: Tensor,
+    offsets: Tensor | None,
+    factors: Tensor | None,
+    numbers: Tensor,
+    columns: Tensor,
+    modes: Tensor,
+    layout: Tensor,
+    chunk: int,
+    lead: int,
+    num_blocks: int,
+    block_size: int,
+) -> tuple[Tensor, Tensor]:
+    """`reference.touched_grad`: the same blocks, ascending; the same bits for any threads."""
+    if grad.dtype != torch.float32:
+        return reference.touched_grad(
+            grad, starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
+            num_blocks, block_size,
+        )  # fmt: skip
+    b = fill_buckets(
+        grad.shape[1], starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
+        num_blocks, block_size,
+    )  # fmt: skip
+    pieces = num_pieces(len(b.units), GRAIN)
+    cuts = _cuts(b.bounds, pieces)
+    distinct = np.zeros(len(b.bounds) - 1, np.int64)
+
+    def count(first: int, last: int) -> None:
+        for piece in range(first, last):
+            count_distinct(
+                b.units, b.bounds, b.shift, _unseen(b.shift), distinct, cuts[piece],
+                cuts[piece + 1],
+            )  # fmt: skip
+
+    run_pieces(count, pieces, pieces)
+    ends = distinct.cumsum() - distinct
+    indices = torch.empty(int(distinct.sum()), dtype=torch.int64)
+    values = torch.empty(len(indices), block_size)
+    flat, at, out = array(grad).reshape(-1), indices.numpy(), values.numpy()
+
+    def add(first: int, last: int) -> None:
+        for piece in range(first, last):
+            sum_buckets(flat, *b, _unseen(b.shift), ends, at, out, cuts[piece], cuts[piece + 1])
+
+    run_pieces(add, pieces, pieces)
+    return indices, values
+
+
+def fused_update(
+    weight: Tensor,
+    state: Tensor,
+    second: Tensor,
+    grad: Tensor,
+    starts: Tensor,
+    offsets: Tensor | None,
+    factors: Tensor | None,
+    numbers: Tensor,
+    columns: Tensor,
+    modes: Tensor,
+    layout: Tensor,
+    chunk: int,
+    lead: int,
+    kind: int,
+    lr: float,
+    eps: float,
+    beta1: float,
+    beta2: float,
+) -> None:
+    """`reference.fused_update` without a gradient of the memory's size or of its touched part."""
+    if weight.dtype != torch.float32 or grad.dtype != torch.float32:
+        reference.fused_update(
+            weight, state, second, grad, starts, offsets, factors, numbers, columns, modes,
+            layout, chunk, lead, kind, lr, eps, beta1, beta2,
+        )  # fmt: skip
+        return
+    num_blocks, unit = weight.shape
+    b = fill_buckets(
+        grad.shape[1], starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
+        num_blocks, unit,
+    )  # fmt: skip
+    pieces = num_pieces(len(b.units), GRAIN)
+    cuts = _cuts(b.bounds, pieces)
+    largest = int(min(1 << b.shift, np.diff(b.bounds).max(initial=0)))
+    fixed = (
+        kind, weight.detach().view(-1).numpy(), state.view(-1).numpy(), second.view(-1).numpy(),
+        np.float32(lr), np.float32(eps), np.float32(beta1), np.float32(beta2),
+        array(grad).reshape(-1), *b,
+    )  # fmt: skip
+
+    def update(first: int, last: int) -> None:
+        for piece in range(first, last):
+            values = torch.empty(largest, unit).numpy()
+            update_buckets(*fixed, _unseen(b.shift), values, cuts[piece], cuts[piece + 1])
+
+    run_pieces(update, pieces, pieces)

@@ -1,0 +1,106 @@
+"""The fused lookup whose backward touches only what was read: a sparse gradient, or an update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lma.kernels import ops
+from lma.kernels.lookup import check_lookup
+from lma.kernels.rule import Rule
+
+
+class Touched(NamedTuple):
+    """What a backward pass knows of the forward: arguments of `touched_grad`, in their order."""
+
+    starts: Tensor
+    offsets: Tensor | None
+    factors: Tensor | None
+    numbers: Tensor
+    columns: Tensor
+    modes: Tensor
+    layout: Tensor
+    chunk: int
+    lead: int
+
+
+Update = Callable[[Tensor, Tensor, Touched], None]
+
+
+class _TouchedLookup(torch.autograd.Function):
+    """`ops.lookup`; backward gives a sparse gradient, or calls `update(weight, grad, touched)`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        weight: Tensor,
+        factors: Tensor | None,
+        rule: Rule,
+        arguments: tuple[Any, ...],
+        update: Update | None,
+    ) -> Tensor:
+        ids, offsets, numbers, columns, modes, pieces, width = arguments
+        out, starts = ops.lookup(
+            weight, ids, offsets, factors, numbers, columns, modes, *rule, pieces, width, True
+        )
+        ctx.save_for_backward(weight, starts, offsets, factors, numbers, columns, modes, rule[0])
+        ctx.chunk, ctx.lead, ctx.update = rule.chunk, rule.lead, update
+        return out  # type: ignore[no-any-return]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weight, starts, offsets, factors, numbers, columns, modes, layout = ctx.saved_tensors
+        touched = Touched(
+            starts, offsets, factors, numbers, columns, modes, layout, ctx.chunk, ctx.lead
+        )
+        grad = grad.contiguous()
+        own = None
+        if factors is not None and ctx.needs_input_grad[1]:
+            own = ops.factors_grad(
+                weight, grad, starts, offsets, numbers, columns, layout, ctx.chunk, ctx.lead
+            ).to(factors.dtype)
+        result = None
+        if ctx.needs_input_grad[0]:
+            if ctx.update is None:
+                blocks, values = ops.touched_grad(grad, *touched, *weight.shape)
+                # Blocks ascend and lie in the memory by construction.
+                result = torch.sparse_coo_tensor(
+                    blocks.unsqueeze(0), values, weight.shape, is_coalesced=True,
+                    check_invariants=False,
+                )  # fmt: skip
+            else:
+                ctx.update(weight, grad, touched)
+        return result, own, None, None, None
+
+
+def lookup_touched(
+    weight: Tensor,
+    rule: Rule,
+    ids: Tensor,
+    numbers: Tensor,
+    columns: Tensor,
+    modes: Tensor,
+    pieces: int,
+    width: int,
+    offsets: Tensor | None = None,
+    factors: Tensor | None = None,
+    *,
+    update: Update | None = None,
+) -> Tensor:
+    """`lma.kernels.lookup.lookup`, differentiated block by block.
+
+    Args:
+        weight, rule, ids, numbers, columns, modes, pieces, width, offsets, factors: As there.
+        update: Called in the backward pass with (weight, gradient of the output, `Touched`); the
+            memory then gets no gradient. None: its gradient is a coalesced sparse tensor of
+            touched blocks, which torch's SGD, Adagrad and SparseAdam take.
+
+    Returns:
+        [batch, width].
+    """
+    check_lookup(weight, ids, numbers, offsets, factors)
+    arguments = (ids, offsets, numbers, columns, modes, pieces, width)
+    return _TouchedLookup.apply(weight, factors, rule, arguments, update)  # type: ignore[no-any-return, no-untyped-call]

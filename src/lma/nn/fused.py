@@ -1,0 +1,173 @@
+"""`FusedOptimizer`: the optimizer's step inside the backward pass, on touched blocks only."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lma.kernels import ops
+from lma.kernels.touched import Touched
+from lma.kernels.update import UpdateKind
+from lma.nn.memory import SharedMemory
+
+METHODS = {
+    "sgd": UpdateKind.SGD,
+    "adagrad": UpdateKind.ADAGRAD,
+    "block_adagrad": UpdateKind.BLOCK_ADAGRAD,
+    "adam": UpdateKind.ADAM,
+}
+_EPS = {"adam": 1e-8}
+_DENSE = "use the memory's dense gradient with an optimizer of torch instead"
+REFUSED = {
+    "weight_decay": f"it shrinks every block at every step, touched or not: {_DENSE}",
+    "momentum": f"it moves every block that ever had a gradient at every step: {_DENSE}",
+    "max_norm": f"the norm of all gradients is known only after the update was made: {_DENSE}",
+    "grad_scaler": f"a step that the scaler would skip was already made: {_DENSE}",
+    "accumulation_steps": f"every backward pass makes a step: {_DENSE}",
+}
+
+
+class _Ticket:
+    """One forward pass that waits for its backward; dies with the graph."""
+
+    used = False
+
+
+class FusedOptimizer:
+    """Updates a memory in the backward pass, so that no gradient of its size is ever made.
+
+    Gradients are summed per block first, then every touched block is updated once: the result is
+    torch's optimizer (`SGD`, `Adagrad`, `SparseAdam`) on the coalesced sparse gradient.
+    `block_adagrad` keeps one number per block, the running sum of mean squared gradients. The
+    memory's `weight.grad` stays None, so other optimizers and `zero_grad` pass it by.
+
+    Only one lookup may wait for its backward at a time: look all features up by one
+    `EmbeddingBagCollection`. Gradient clipping, `GradScaler`, accumulation over several backward
+    passes and DistributedDataParallel cannot work with updates made on the spot.
+
+    Args:
+        memory: Whose weights are updated from now on; undone by `close`.
+        method: "sgd", "adagrad", "block_adagrad" or "adam" (moments of touched blocks only).
+        lr: Learning rate; may be changed between steps.
+        eps: Added to the root; 1e-10, for Adam 1e-8, unless given.
+        betas: Adam's.
+        initial_accumulator_value: Adagrad's first sum of squares.
+        refused: `weight_decay`, `momentum`, `max_norm`, `grad_scaler`, `accumulation_steps`: an
+            error that says why, unless they ask for nothing.
+    """
+
+    def __init__(
+        self,
+        memory: SharedMemory,
+        method: str = "adagrad",
+        *,
+        lr: float = 1e-2,
+        eps: float | None = None,
+        betas: tuple[float, float] = (0.9, 0.999),
+        initial_accumulator_value: float = 0.0,
+        **refused: Any,
+    ) -> None:
+        if method not in METHODS:
+            raise ValueError(f"method must be one of {list(METHODS)}, found {method!r}")
+        for name, value in refused.items():
+            if name not in REFUSED:
+                raise TypeError(f"FusedOptimizer has no argument {name!r}")
+            if value and not (name == "accumulation_steps" and value == 1):
+                raise ValueError(f"{name} cannot work in a fused update: {REFUSED[name]}")
+        if memory.allocation.rule() is None:
+            raise ValueError(f"{type(memory.allocation).__name__} has no fused kernels: {_DENSE}")
+        if memory.update is not None:
+            raise ValueError("the memory already has a FusedOptimizer: close it first")
+        self.memory, self.method, self.lr = memory, method, lr
+        self.eps = _EPS.get(method, 1e-10) if eps is None else eps
+        self.betas = betas
+        self.steps = 0
+        self._state, self._second = self._fresh_state(initial_accumulator_value)
+        self._waiting: weakref.ref[_Ticket] | None = None
+        memory.update = self.ticket
+
+    def _fresh_state(self, initial: float) -> tuple[Tensor, Tensor]:
+        weight = self.memory.weight.detach()
+        none = weight.new_empty(0)
+        if self.method == "sgd":
+            return none, none
+        if self.method == "block_adagrad":
+            return weight.new_full((len(weight),), initial), none
+        if self.method == "adagrad":
+            return torch.full_like(weight, initial), none
+        return torch.zeros_like(weight), torch.zeros_like(weight)
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes of optimizer state: training bytes, not serving bytes."""
+        return self._state.nbytes + self._second.nbytes
+
+    def ticket(self) -> Any:
+        """For one forward pass: the function that its backward calls."""
+        distributed = torch.distributed
+        if (
+            distributed.is_available()
+            and distributed.is_initialized()
+            and distributed.get_world_size() > 1
+        ):
+            raise RuntimeError(
+                "FusedOptimizer: every process would update its own copy before gradients are "
+                f"averaged: {_DENSE}"
+            )
+        if self._waiting is not None and self._waiting() is not None:
+            raise RuntimeError(
+                "FusedOptimizer: an earlier lookup still waits for its backward pass. Look all "
+                "features up by one EmbeddingBagCollection, evaluate under torch.no_grad(), and "
+                "do not accumulate gradients"
+            )
+        ticket = _Ticket()
+        self._waiting = weakref.ref(ticket)
+
+        def update(weight: Tensor, grad: Tensor, touched: Touched) -> None:
+            if ticket.used:
+                raise RuntimeError("FusedOptimizer: a second backward pass would update twice")
+            ticket.used = True
+            self._waiting = None
+            self._step(weight, grad, touched)
+
+        return update
+
+    def _step(self, weight: Tensor, grad: Tensor, touched: Touched) -> None:
+        self.steps += 1
+        lr = self.lr
+        if self.method == "adam":
+            first, second = self.betas
+            lr *= (1 - second**self.steps) ** 0.5 / (1 - first**self.steps)
+        with torch.no_grad():
+            ops.fused_update(
+                weight.detach(), self._state, self._second, grad, *touched,
+                int(METHODS[self.method]), lr, self.eps, *self.betas,
+            )  # fmt: skip
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed run needs."""
+        return {
+            "method": self.method,
+            "lr": self.lr,
+            "steps": self.steps,
+            "state": self._state,
+            "second": self._second,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """What `state_dict` gave, for the same method and memory."""
+        if state["method"] != self.method or state["state"].shape != self._state.shape:
+            raise ValueError(
+                f"FusedOptimizer: the state is of {state['method']!r} "
+                f"{list(state['state'].shape)}, here {self.method!r} {list(self._state.shape)}"
+            )
+        self.lr, self.steps = state["lr"], state["steps"]
+        self._state.copy_(state["state"])
+        self._second.copy_(state["second"])
+
+    def close(self) -> None:
+        """Let the memory have gradients again."""
+        self.memory.update = None

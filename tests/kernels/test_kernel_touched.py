@@ -1,0 +1,277 @@
+"""Gradients of touched blocks, and updates by them, against torch's optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from rule_cases import KINDS, Case, bag_ids, bag_offsets, make_case, named_case, one_hot_ids
+from torch import Tensor
+
+import lma
+from lma.allocation import Full, Hashed, Robe
+from lma.kernels import ops
+from lma.kernels.layout import Kind
+from lma.kernels.lookup import lookup
+from lma.kernels.reference import touched as reference
+from lma.kernels.touched import Touched, lookup_touched
+from lma.kernels.update import UpdateKind
+from lma.nn import FusedOptimizer
+
+
+def arguments(case: Case, batch: int, bags: bool, seed: int = 0) -> tuple[Any, ...]:
+    """What `lookup` takes behind the weights."""
+    generator = torch.Generator().manual_seed(seed)
+    features = len(case.dims)
+    modes = torch.arange(features) % 2
+    if not bags:
+        return (
+            case.rule, one_hot_ids(case, batch, generator), case.numbers, case.columns, modes,
+            case.pieces, case.width,
+        )  # fmt: skip
+    offsets = bag_offsets(features, batch, 4, generator)
+    ids = bag_ids(case, offsets, batch, generator)
+    return (
+        case.rule, ids, case.numbers, case.columns, modes, case.pieces, case.width, offsets,
+    )  # fmt: skip
+
+
+def check_sparse(case: Case, batch: int, bags: bool, seed: int = 0) -> None:
+    weight = case.weight().requires_grad_()
+    call = arguments(case, batch, bags, seed)
+    dense, sparse = lookup(weight, *call), lookup_touched(weight, *call)
+    assert torch.equal(dense, sparse)
+    grad = torch.randn(dense.shape, generator=torch.Generator().manual_seed(1))
+    (wanted,) = torch.autograd.grad(dense, weight, grad)
+    (found,) = torch.autograd.grad(sparse, weight, grad)
+    assert found.is_sparse
+    assert found.is_coalesced()
+    indices = found.indices()[0]
+    assert torch.equal(indices, indices.unique())
+    torch.testing.assert_close(found.to_dense(), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bags", [False, True], ids=["one id", "bags"])
+@pytest.mark.parametrize("chunk", [1, 3, 4])
+@pytest.mark.parametrize("name", KINDS)
+def test_sparse_gradients_are_the_dense_ones(name: str, chunk: int, bags: bool) -> None:
+    case = named_case(name, chunk, private=True)
+    for batch in (0, 1, 40):
+        check_sparse(case, batch, bags)
+
+
+@given(data=st.data())
+def test_touched_blocks_equal_the_reference(data: st.DataObject) -> None:
+    count = data.draw(st.integers(1, 3))
+    kinds = [
+        (data.draw(st.sampled_from(list(Kind))), data.draw(st.sampled_from(["prefix"])))
+        for _ in range(count)
+    ]
+    dims = data.draw(st.lists(st.integers(1, 17), min_size=count, max_size=count))
+    privates = [data.draw(st.integers(0, dim)) for dim in dims]
+    seed = data.draw(st.integers(0, 10**6))
+    case = make_case(seed, kinds, dims, privates, data.draw(st.integers(1, 9)))
+    check_sparse(case, data.draw(st.integers(0, 4)), data.draw(st.booleans()), seed)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_any_number_of_threads_gives_the_same_bits(threads: int, torch_threads: None) -> None:
+    # Far more blocks than one bucket of the kernel holds.
+    case = make_case(0, [(Kind.UNSIGNED, "prefix")] * 3, [16] * 3, [0] * 3, 4)
+    case.rule.layout[:, 18] = 9000
+    case.num_blocks = 9000
+    results = []
+    for count in (1, threads):
+        torch.set_num_threads(count)
+        weight = case.weight().requires_grad_()
+        out = lookup_touched(weight, *arguments(case, 4000, True))
+        grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+        results.append(torch.autograd.grad(out, weight, grad)[0])
+    assert torch.equal(results[0].indices(), results[1].indices())
+    assert torch.equal(results[0].values(), results[1].values())
+
+
+OPTIMIZERS: dict[str, Callable[[list[Tensor]], torch.optim.Optimizer]] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.1),
+    "adam": lambda p: torch.optim.SparseAdam(p, lr=0.1),
+}
+
+
+def collection(sparse: bool = False, method: Any = None) -> lma.EmbeddingBagCollection:
+    torch.manual_seed(0)
+    tables = [
+        lma.EmbeddingBagConfig(300, 8, "a"),
+        lma.EmbeddingBagConfig(None, 8, "b", pooling="mean"),
+    ]
+    return lma.EmbeddingBagCollection(
+        tables, method=method or Hashed(block_size=4), budget="8KB", sparse=sparse
+    )
+
+
+def batches(count: int) -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    out = []
+    for _ in range(count):
+        offsets = bag_offsets(2, 20, 5, generator)
+        out.append((torch.randint(0, 300, (int(offsets[-1]),), generator=generator), offsets))
+    return out
+
+
+def loss(module: lma.EmbeddingBagCollection, batch: tuple[Tensor, Tensor]) -> Tensor:
+    out = module(*batch)
+    return (out - torch.linspace(-1, 1, out.numel()).view_as(out)).square().sum()
+
+
+# Torch's optimizers build sparse tensors without saying whether to check them.
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
+@pytest.mark.parametrize("method", [Hashed(block_size=4), Robe(chunk_size=4)], ids=["hash", "robe"])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_fused_updates_equal_torchs_optimizer(name: str, method: Any) -> None:
+    plain, fused = collection(sparse=True, method=method), collection(method=method)
+    optimizer = OPTIMIZERS[name]([plain.memory.weight])
+    FusedOptimizer(fused.memory, name, lr=0.1)
+    for batch in batches(6):
+        optimizer.zero_grad()
+        loss(plain, batch).backward()
+        optimizer.step()
+        loss(fused, batch).backward()
+        assert fused.memory.weight.grad is None
+        torch.testing.assert_close(fused.memory.weight, plain.memory.weight, rtol=1e-4, atol=1e-5)
+
+
+def test_block_adagrad_by_hand() -> None:
+    module = collection()
+    optimizer = FusedOptimizer(module.memory, "block_adagrad", lr=0.1)
+    assert optimizer.state_bytes == 4 * module.allocation.num_blocks
+    twin = collection()
+    sums = torch.zeros(module.allocation.num_blocks, dtype=torch.float64)
+    for batch in batches(4):
+        loss(module, batch).backward()
+        twin.zero_grad()
+        loss(twin, batch).backward()
+        assert twin.memory.weight.grad is not None
+        g = twin.memory.weight.grad.double()
+        sums += g.square().mean(1)
+        with torch.no_grad():
+            twin.memory.weight -= (0.1 * g / (sums.sqrt() + 1e-10).unsqueeze(1)).float()
+        torch.testing.assert_close(module.memory.weight, twin.memory.weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(UpdateKind))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_updates_equal_the_reference(kind: UpdateKind, dtype: torch.dtype) -> None:
+    case = named_case("all", 3, private=True)
+    rule, ids, numbers, columns, modes, _, width, offsets = arguments(case, 30, True)
+    starts = ops.starts(
+        ids, _tables(case, offsets, len(ids)), *rule[:6], case.unit, rule.chunk, rule.stride,
+        rule.lead, case.pieces,
+    )  # fmt: skip
+    touched = Touched(
+        starts, offsets, None, numbers, columns, modes, rule.layout, rule.chunk, rule.lead
+    )
+    generator = torch.Generator().manual_seed(0)
+    grad = torch.randn(30, width, generator=generator, dtype=dtype)
+    shape = (case.num_blocks,) if kind == UpdateKind.BLOCK_ADAGRAD else case.weight().shape
+    state, second = (torch.rand(shape, generator=generator, dtype=dtype) for _ in range(2))
+    results = []
+    for update in (ops.fused_update, reference.fused_update):
+        held = [case.weight(dtype), state.clone(), second.clone()]
+        update(*held, grad, *touched, int(kind), 0.1, 1e-8, 0.9, 0.999)
+        results.append(held)
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def _tables(case: Case, offsets: Tensor, total: int) -> Tensor:
+    from lma.kernels.reference.lookup import tables_of_entries
+
+    return tables_of_entries(case.numbers, offsets, total)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_opcheck_of_touched_ops() -> None:
+    case = named_case("all", 3, private=True)
+    rule, ids, numbers, columns, modes, _, width = arguments(case, 5, False)
+    starts = ops.starts(
+        ids, numbers, *rule[:6], case.unit, rule.chunk, rule.stride, rule.lead, case.pieces
+    )
+    touched = (starts, None, None, numbers, columns, modes, rule.layout, rule.chunk, rule.lead)
+    grad = torch.randn(5, width)
+    torch.library.opcheck(ops.touched_grad, (grad, *touched, case.num_blocks, case.unit))
+    weight = case.weight()
+    torch.library.opcheck(
+        ops.fused_update,
+        (weight, torch.zeros_like(weight), torch.empty(0), grad, *touched, 1, 0.1, 1e-8, 0.9, 0.99),
+    )
+
+
+def test_a_resumed_run_is_the_same() -> None:
+    through, first, second = collection(), collection(), collection()
+    whole = FusedOptimizer(through.memory, "adam", lr=0.05)
+    half = FusedOptimizer(first.memory, "adam", lr=0.05)
+    for batch in batches(4):
+        loss(through, batch).backward()
+    for batch in batches(4)[:2]:
+        loss(first, batch).backward()
+    second.load_state_dict(first.state_dict())
+    rest = FusedOptimizer(second.memory, "adam", lr=0.9)
+    rest.load_state_dict(half.state_dict())
+    for batch in batches(4)[2:]:
+        loss(second, batch).backward()
+    assert torch.equal(through.memory.weight, second.memory.weight)
+    assert whole.steps == rest.steps == 4
+    with pytest.raises(ValueError, match="state is of 'adam'"):
+        FusedOptimizer(collection().memory, "sgd").load_state_dict(half.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ({"weight_decay": 0.1}, "weight_decay .* every block at every step"),
+        ({"momentum": 0.9}, "momentum .* every block that ever had a gradient"),
+        ({"max_norm": 1.0}, "max_norm .* known only after the update"),
+        ({"grad_scaler": object()}, "grad_scaler .* already made"),
+        ({"accumulation_steps": 2}, "accumulation_steps .* every backward pass makes a step"),
+    ],
+)
+def test_what_cannot_work_is_refused(option: dict[str, Any], text: str) -> None:
+    module = collection()
+    with pytest.raises(ValueError, match=text):
+        FusedOptimizer(module.memory, "sgd", **option)
+    FusedOptimizer(module.memory, "sgd", weight_decay=0.0, accumulation_steps=1).close()
+    with pytest.raises(TypeError, match="no argument 'nesterov'"):
+        FusedOptimizer(module.memory, "sgd", nesterov=True)
+
+
+def test_misuse_is_an_error() -> None:
+    module = collection()
+    optimizer = FusedOptimizer(module.memory, "sgd")
+    with pytest.raises(ValueError, match="already has a FusedOptimizer"):
+        FusedOptimizer(module.memory, "sgd")
+    batch = batches(1)[0]
+    waiting = loss(module, batch)
+    with pytest.raises(RuntimeError, match="earlier lookup still waits"):
+        loss(module, batch)
+    with torch.no_grad():
+        loss(module, batch)
+    waiting.backward(retain_graph=True)
+    # Torch notices by itself that the weights are no longer those of the forward.
+    with pytest.raises(RuntimeError, match=r"second backward pass|modified by an inplace"):
+        waiting.backward()
+    # A graph that is thrown away waits no longer.
+    del waiting
+    loss(module, batch)
+    loss(module, batch)
+    optimizer.close()
+    loss(module, batch).backward()
+    assert module.memory.weight.grad is not None
+    full = lma.EmbeddingBagCollection([lma.EmbeddingBagConfig(9, 4, "a")], method=Full())
+    with pytest.raises(ValueError, match="FullAllocation has no fused kernels"):
+        FusedOptimizer(full.memory, "sgd")
+    with pytest.raises(ValueError, match="method must be one of"):
+        FusedOptimizer(module.memory, "adamw")
