@@ -104,7 +104,13 @@ def test_code_bits_follow_the_budget():
     tables = [Table("t0", 1001, 16), Table("t1", 101, 16)]
     config = SignatureConfig(kind="learned", num_codes=2)
     # Entries of 64 bytes: 256 or 128 of them for t0 alone, t1 has fewer tokens; 64 for both.
-    for size, bits in ((4 * 256 * 64, 8), (4 * 256 * 64 - 1, 7), (32_768, 7), (32_767, 5), (100, 2)):
+    for size, bits in (
+        (4 * 256 * 64, 8),
+        (4 * 256 * 64 - 1, 7),
+        (32_768, 7),
+        (32_767, 5),
+        (100, 2),
+    ):
         found = affordable_code_bits(Budget(size), stats, tables, method, config)
         assert found.code_bits == bits, size
 
