@@ -33,12 +33,12 @@ def place(keys, num_buckets, holders):  # type: ignore[no-untyped-def]
     size = np.uint64(num_buckets)
     homeless = 0
     for first in range(len(keys)):
-        number = np.int64(first)
+        number: Any = np.int64(first)
         bucket = np.int64(reduce_range(keys[number], size))
         for move in range(MOST_MOVES + 1):
             one = np.int64(reduce_range(keys[number], size))
             two = np.int64(reduce_range(mix64(keys[number] ^ _SECOND), size))
-            lane = np.int64(-1)
+            lane: Any = np.int64(-1)
             for start in (one * _LANES, two * _LANES):
                 for at in range(start, start + _LANES):
                     if lane < 0 and holders[at] < 0:
