@@ -93,7 +93,7 @@ class MethodConfig:
         settings: Of the method's allocation and signatures, such as power or num_codes.
     """
 
-    name: str = "lma-labelled-context"
+    name: str = "lma-learned"
     budget: str = "16x"
     counts: str = "serving"
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -139,6 +139,7 @@ class CompareConfig:
         "frequency-cutoff",
         "lma-rows",
         "lma-labelled-context",
+        "lma-learned",
     )
     budgets: tuple[str, ...] = ("16x", "64x")
     counts: str = "serving"
