@@ -211,6 +211,14 @@ def test_a_file_of_another_kind_is_given_up_early(tmp_path):
         prepare("criteo", path, tmp_path / "d", on_error="skip", max_bad="90%")
 
 
+def test_a_mostly_bad_file_is_read_whole_where_that_is_allowed(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", 100_000)
+    path = write_lines(tmp_path / "log", (["hello"] * 3 + [GOOD]) * 5000)
+    dataset = prepare("criteo", path, tmp_path / "d", on_error="skip", max_bad="80%")
+    assert dataset.meta["rows"] == 5000
+    assert dataset.meta["bad_rows"] == 15_000
+
+
 def test_unusable_files(tmp_path):
     with pytest.raises(DataError, match=r"none\.tsv: no such file"):
         prepare("criteo", tmp_path / "none.tsv", tmp_path / "d")

@@ -82,7 +82,7 @@ def test_interactions(positives, tmp_path, suffix):
     path = tmp_path / f"log.{suffix}"
     frame = pl.from_pandas(positives)
     frame.write_csv(path) if suffix == "csv" else frame.write_parquet(path)
-    options = {"negatives": 3, "context": ["place"], "seed": 4}
+    options = {"negatives": 3, "context": "place", "seed": 4}
     dataset = prepare("interactions", path, tmp_path / "d", **options)
     assert dataset.meta["rows"] == 2000
     assert dataset.meta["label_rate"] == 0.25

@@ -86,7 +86,7 @@ class BadRows:
         Raises:
             DataError: More rows are bad than `max_bad` allows.
         """
-        allowed = self._limit if self._limit >= 1 else self._limit * rows
+        allowed = self._allowed(rows)
         if self.count > allowed:
             where = f" (all of them in {self._rejects})" if self._rejects else ""
             self.close()
@@ -96,8 +96,11 @@ class BadRows:
             )
 
     def hopeless(self, rows: int) -> bool:
-        """Whether so much is bad that reading on is a waste of time."""
-        return rows >= 10_000 and self.count > max(rows // 2, self._limit)
+        """Whether so much is bad, and more than allowed, that reading on is a waste of time."""
+        return rows >= 10_000 and self.count > max(rows // 2, self._allowed(rows))
+
+    def _allowed(self, rows: int) -> float:
+        return self._limit if self._limit >= 1 else self._limit * rows
 
     def close(self) -> None:
         """Close the rejects' file."""

@@ -38,7 +38,8 @@ class InteractionsReader:
         seed: Seed of the negatives.
         user: The user's column.
         item: The item's column.
-        context: Further columns, the same for a positive and its negatives.
+        context: Further columns, the same for a positive and its negatives; names, or one text
+            with commas between them.
         item_columns: Further columns that belong to the item; a negative has its own item's.
         negatives: Negatives per positive.
         sampling: "popularity" draws items as often as they occur, "uniform" all alike.
@@ -57,8 +58,8 @@ class InteractionsReader:
         *,
         user: str = "user",
         item: str = "item",
-        context: Sequence[str] = (),
-        item_columns: Sequence[str] = (),
+        context: Sequence[str] | str = (),
+        item_columns: Sequence[str] | str = (),
         negatives: int = 2,
         sampling: str = "popularity",
         name: str = "interactions",
@@ -71,6 +72,7 @@ class InteractionsReader:
         self.files = tuple(inputs)
         self._labelled, self._seed = labelled is True, seed
         self._user, self._item = user, item
+        context, item_columns = _names(context), _names(item_columns)
         self._of_item = (item, *item_columns)
         self._negatives, self._by_popularity = negatives, sampling == "popularity"
         names = (user, item, *context, *item_columns)
@@ -134,6 +136,10 @@ class InteractionsReader:
                 np.repeat(rows[own], group),
                 int(size * (own[-1] + 1) / len(rows)),
             )
+
+
+def _names(columns: Sequence[str] | str) -> tuple[str, ...]:
+    return tuple(columns.split(",") if isinstance(columns, str) else columns)
 
 
 def _codes(column: pa.ChunkedArray) -> tuple[Any, Any]:
