@@ -15,6 +15,7 @@ import numpy as np
 from lma.kernels.cpu.address_kernel import DIM, PRIVATE_UNITS
 from lma.kernels.cpu.gather_kernel import MEAN
 from lma.kernels.cpu.mix import inlined, kernel
+from lma.kernels.cpu.runs import add_run
 
 
 @kernel
@@ -80,40 +81,45 @@ def count_touches(
 @kernel
 def place_touches(
     starts: Any, tables: Any, rows: Any, unit: Any, chunk: Any, lead: Any, num_blocks: Any,
-    shift: Any, most: Any, cursors: Any, units: Any, touches: Any, first: Any, last: Any,
+    shift: Any, places: Any, scales: Any, cursors: Any, units: Any, sources: Any, factors: Any,
+    lengths: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Write the touches of entries first ... last - 1 behind their buckets' cursors.
 
     Args:
-        most: Touches of the longest vector; touch w of entry e has number e * most + w.
+        places, scales, tables: Of `describe_entries`.
         cursors: int64 [buckets], moved on.
-        units, touches: Written, int32 [touches].
+        units, sources: Written, int32 [touches]: the unit, and where its gradient begins.
+        factors: Written, float32 [touches], or empty: all are 1.
+        lengths: Written, int32 [touches]: floats of the touch; or empty: all are whole units.
     """
     chunk_units = max(1, chunk // unit)
+    scaled = factors.shape[0] > 0
+    ragged = lengths.shape[0] > 0
     for e in range(first, last):
         t = tables[e]
         private_units = rows[t, PRIVATE_UNITS]
-        for w in range((rows[t, DIM] + unit - 1) // unit):
+        dim = rows[t, DIM]
+        for w in range((dim + unit - 1) // unit):
             u = touched_unit(starts, e, w, private_units, chunk_units, lead, num_blocks)
             at = cursors[u >> shift]
             cursors[u >> shift] = at + 1
             units[at] = u
-            touches[at] = e * most + w
+            sources[at] = places[e] + w * unit
+            if scaled:
+                factors[at] = scales[e]
+            if ragged:
+                lengths[at] = min(unit, dim - w * unit)
 
 
 @inlined
 def add_touch(
-    grad: Any, places: Any, scales: Any, tables: Any, rows: Any, unit: Any, most: Any, touch: Any,
-    values: Any, row: Any,
+    grad: Any, unit: Any, sources: Any, factors: Any, lengths: Any, at: Any, values: Any, row: Any
 ) -> Any:  # fmt: skip
-    """values[row] += the gradient of one touch."""
-    e = np.int64(touch) // most
-    w = np.int64(touch) - e * most
-    begin = places[e] + w * unit
-    count = min(unit, rows[tables[e], DIM] - w * unit)
-    scale = scales[e]
-    for i in range(count):
-        values[row, i] += scale * grad[begin + i]
+    """Add the gradient of touch `at` to row `row` of `values`, float32 [rows * unit]."""
+    factor = factors[at] if factors.shape[0] > 0 else np.float32(1)
+    count = np.int64(lengths[at]) if lengths.shape[0] > 0 else unit
+    add_run(factor, grad, np.int64(sources[at]), count, values, row * unit)
 
 
 @kernel
@@ -141,16 +147,15 @@ def count_distinct(
 
 @kernel
 def sum_buckets(
-    grad: Any, places: Any, scales: Any, tables: Any, rows: Any, unit: Any, most: Any, units: Any,
-    touches: Any, bounds: Any, shift: Any, seen: Any, ends: Any, indices: Any, values: Any,
-    first: Any, last: Any,
+    grad: Any, unit: Any, units: Any, sources: Any, factors: Any, lengths: Any, bounds: Any,
+    shift: Any, seen: Any, ends: Any, indices: Any, values: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Touched units of buckets first ... last - 1, ascending, and their summed gradients.
 
     Args:
         ends: First output row of every bucket, int64 [buckets].
         indices: Written, int64 [distinct].
-        values: Written, float32 [distinct, unit].
+        values: Written, float32 [distinct * unit].
     """
     for b in range(first, last):
         base = b << shift
@@ -163,13 +168,11 @@ def sum_buckets(
             if seen[local] == 0:
                 seen[local] = row
                 indices[row] = base + local
-                for i in range(unit):
-                    values[row, i] = 0
+                for i in range(row * unit, row * unit + unit):
+                    values[i] = 0
                 row += 1
         for at in range(bounds[b], bounds[b + 1]):
-            add_touch(
-                grad, places, scales, tables, rows, unit, most, touches[at], values,
-                seen[units[at] - base],
-            )  # fmt: skip
+            row = np.int64(seen[units[at] - base])
+            add_touch(grad, unit, sources, factors, lengths, at, values, row)
         for at in range(bounds[b], bounds[b + 1]):
             seen[units[at] - base] = -1

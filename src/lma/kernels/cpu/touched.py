@@ -27,16 +27,13 @@ MAX_BUCKETS = 1 << 11
 
 
 class Buckets(NamedTuple):
-    """Touches in buckets, and what they need: arguments of the kernels, in their order."""
+    """Touches in buckets: arguments of the kernels, in their order."""
 
-    places: Any
-    scales: Any
-    tables: Any
-    rows: Any
     unit: int
-    most: int
     units: Any
-    touches: Any
+    sources: Any
+    factors: Any
+    lengths: Any
     bounds: Any
     shift: int
 
@@ -89,20 +86,28 @@ def fill_buckets(
     total = int(ends[-1])
     cursors = np.ascontiguousarray((ends - counts.T.reshape(-1)).reshape(buckets, pieces).T)
     bounds = np.append(cursors[0], total)
-    longest = int(layout[:, Column.DIM].amax()) if len(layout) else 0
-    most = max(1, -(-longest // unit))
+    plain = factors is None and not bool(modes.any())
+    ragged = bool((layout[:, Column.DIM] % unit).any())
     units = torch.empty(total, dtype=torch.int32).numpy()
-    touches = torch.empty(total, dtype=torch.int32).numpy()
+    sources = torch.empty(total, dtype=torch.int32).numpy()
+    shares = torch.empty(0 if plain else total).numpy()
+    lengths = torch.empty(total if ragged else 0, dtype=torch.int32).numpy()
+    outputs = (units, sources, shares, lengths)
 
     def place(first: int, last: int) -> None:
         for piece in range(first, last):
             place_touches(
-                *fixed, most, cursors[piece], units, touches, bounds_of[piece],
+                *fixed, places, scales, cursors[piece], *outputs, bounds_of[piece],
                 bounds_of[piece + 1],
             )  # fmt: skip
 
     run_pieces(place, pieces, pieces)
-    return Buckets(places, scales, tables, rows, unit, most, units, touches, bounds, shift)
+    return Buckets(unit, *outputs, bounds, shift)
+
+
+def _covered(grad: Tensor) -> bool:
+    """Whether the kernels take these sizes and dtypes; they number floats of `grad` in 31 bits."""
+    return grad.dtype == torch.float32 and grad.numel() < 1 << 31
 
 
 def _cuts(bounds: Any, pieces: int) -> list[int]:
@@ -131,7 +136,7 @@ def touched_grad(
     block_size: int,
 ) -> tuple[Tensor, Tensor]:
     """`reference.touched_grad`: the same blocks, ascending; the same bits for any threads."""
-    if grad.dtype != torch.float32:
+    if not _covered(grad):
         return reference.touched_grad(
             grad, starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
             num_blocks, block_size,
@@ -155,7 +160,7 @@ def touched_grad(
     ends = distinct.cumsum() - distinct
     indices = torch.empty(int(distinct.sum()), dtype=torch.int64)
     values = torch.empty(len(indices), block_size)
-    flat, at, out = array(grad).reshape(-1), indices.numpy(), values.numpy()
+    flat, at, out = array(grad).reshape(-1), indices.numpy(), values.view(-1).numpy()
 
     def add(first: int, last: int) -> None:
         for piece in range(first, last):
@@ -186,7 +191,7 @@ def fused_update(
     beta2: float,
 ) -> None:
     """`reference.fused_update` without a gradient of the memory's size or of its touched part."""
-    if weight.dtype != torch.float32 or grad.dtype != torch.float32:
+    if weight.dtype != torch.float32 or not _covered(grad):
         reference.fused_update(
             weight, state, second, grad, starts, offsets, factors, numbers, columns, modes,
             layout, chunk, lead, kind, lr, eps, beta1, beta2,
@@ -208,7 +213,8 @@ def fused_update(
 
     def update(first: int, last: int) -> None:
         for piece in range(first, last):
-            values = torch.empty(largest, unit).numpy()
-            update_buckets(*fixed, _unseen(b.shift), values, cuts[piece], cuts[piece + 1])
+            values = torch.empty(largest * unit).numpy()
+            found = np.empty(largest, np.int32)
+            update_buckets(*fixed, _unseen(b.shift), values, found, cuts[piece], cuts[piece + 1])
 
     run_pieces(update, pieces, pieces)

@@ -8,12 +8,87 @@ from typing import Any
 import numpy as np
 
 from lma.kernels.cpu.mix import inlined, kernel
+from lma.kernels.cpu.prefetch import prefetch
 from lma.kernels.cpu.touch_kernel import add_touch
 from lma.kernels.update import UpdateKind
 
 _SGD, _ADAGRAD = int(UpdateKind.SGD), int(UpdateKind.ADAGRAD)
 _BLOCK_ADAGRAD = int(UpdateKind.BLOCK_ADAGRAD)
+_1, _2, _3, _4, _8, _12 = (np.uint64(i) for i in (1, 2, 3, 4, 8, 12))
 _ONE = np.float32(1)
+AHEAD = 8  # touches whose gradients are asked for early
+
+
+@inlined
+def adagrad_4(weight: Any, state: Any, p: Any, values: Any, q: Any, lr: Any, eps: Any) -> Any:
+    """Adagrad of four floats, written out so that it becomes vector instructions."""
+    a, b, c, d = values[q], values[q + _1], values[q + _2], values[q + _3]
+    sa, sb = state[p] + a * a, state[p + _1] + b * b
+    sc, sd = state[p + _2] + c * c, state[p + _3] + d * d
+    wa = weight[p] - lr * (a / (np.float32(math.sqrt(sa)) + eps))
+    wb = weight[p + _1] - lr * (b / (np.float32(math.sqrt(sb)) + eps))
+    wc = weight[p + _2] - lr * (c / (np.float32(math.sqrt(sc)) + eps))
+    wd = weight[p + _3] - lr * (d / (np.float32(math.sqrt(sd)) + eps))
+    state[p] = sa
+    state[p + _1] = sb
+    state[p + _2] = sc
+    state[p + _3] = sd
+    weight[p] = wa
+    weight[p + _1] = wb
+    weight[p + _2] = wc
+    weight[p + _3] = wd
+
+
+@inlined
+def subtract_4(weight: Any, p: Any, values: Any, q: Any, rate: Any) -> Any:
+    """weight[p + i] -= rate * values[q + i] for four floats."""
+    a, b = weight[p] - rate * values[q], weight[p + _1] - rate * values[q + _1]
+    c, d = weight[p + _2] - rate * values[q + _2], weight[p + _3] - rate * values[q + _3]
+    weight[p] = a
+    weight[p + _1] = b
+    weight[p + _2] = c
+    weight[p + _3] = d
+
+
+@inlined
+def subtract(weight: Any, p: Any, values: Any, q: Any, unit: Any, rate: Any) -> Any:
+    """weight[p + i] -= rate * values[q + i] for a block."""
+    if unit == 4:
+        subtract_4(weight, p, values, q, rate)
+    elif unit == 8:
+        subtract_4(weight, p, values, q, rate)
+        subtract_4(weight, p + _4, values, q + _4, rate)
+    elif unit == 16:
+        subtract_4(weight, p, values, q, rate)
+        subtract_4(weight, p + _4, values, q + _4, rate)
+        subtract_4(weight, p + _8, values, q + _8, rate)
+        subtract_4(weight, p + _12, values, q + _12, rate)
+    else:
+        for i in range(unit):
+            weight[p + np.uint64(i)] -= rate * values[q + np.uint64(i)]
+
+
+@inlined
+def adagrad(
+    weight: Any, state: Any, p: Any, values: Any, q: Any, unit: Any, lr: Any, eps: Any
+) -> Any:  # fmt: skip
+    """Adagrad of a block."""
+    if unit == 4:
+        adagrad_4(weight, state, p, values, q, lr, eps)
+    elif unit == 8:
+        adagrad_4(weight, state, p, values, q, lr, eps)
+        adagrad_4(weight, state, p + _4, values, q + _4, lr, eps)
+    elif unit == 16:
+        adagrad_4(weight, state, p, values, q, lr, eps)
+        adagrad_4(weight, state, p + _4, values, q + _4, lr, eps)
+        adagrad_4(weight, state, p + _8, values, q + _8, lr, eps)
+        adagrad_4(weight, state, p + _12, values, q + _12, lr, eps)
+    else:
+        for i in range(unit):
+            at, g = p + np.uint64(i), values[q + np.uint64(i)]
+            s = state[at] + g * g
+            state[at] = s
+            weight[at] -= lr * (g / (np.float32(math.sqrt(s)) + eps))
 
 
 @inlined
@@ -21,41 +96,36 @@ def update_block(
     kind: Any, weight: Any, state: Any, second: Any, u: Any, unit: Any, values: Any, row: Any,
     lr: Any, eps: Any, beta1: Any, beta2: Any,
 ) -> Any:  # fmt: skip
-    """One block's step; all numbers float32, `state` and `second` flat."""
-    begin = u * unit
+    """One block's step; all numbers float32, all arrays flat."""
+    p, q = np.uint64(u * unit), np.uint64(row * unit)
     if kind == _SGD:
-        for i in range(unit):
-            weight[begin + i] -= lr * values[row, i]
+        subtract(weight, p, values, q, unit, lr)
     elif kind == _ADAGRAD:
-        for i in range(unit):
-            g = values[row, i]
-            s = state[begin + i] + g * g
-            state[begin + i] = s
-            weight[begin + i] -= lr * (g / (np.float32(math.sqrt(s)) + eps))
+        adagrad(weight, state, p, values, q, unit, lr, eps)
     elif kind == _BLOCK_ADAGRAD:
         total = np.float32(0)
         for i in range(unit):
-            total += values[row, i] * values[row, i]
-        s = state[u] + total / np.float32(unit)
-        state[u] = s
+            g = values[q + np.uint64(i)]
+            total += g * g
+        s = state[np.uint64(u)] + total / np.float32(unit)
+        state[np.uint64(u)] = s
         rate = lr / (np.float32(math.sqrt(s)) + eps)
-        for i in range(unit):
-            weight[begin + i] -= rate * values[row, i]
+        subtract(weight, p, values, q, unit, rate)
     else:
         for i in range(unit):
-            g = values[row, i]
-            m = state[begin + i] + (g - state[begin + i]) * (_ONE - beta1)
-            v = second[begin + i] + (g * g - second[begin + i]) * (_ONE - beta2)
-            state[begin + i] = m
-            second[begin + i] = v
-            weight[begin + i] -= lr * (m / (np.float32(math.sqrt(v)) + eps))
+            at, g = p + np.uint64(i), values[q + np.uint64(i)]
+            m = state[at] + (g - state[at]) * (_ONE - beta1)
+            v = second[at] + (g * g - second[at]) * (_ONE - beta2)
+            state[at] = m
+            second[at] = v
+            weight[at] -= lr * (m / (np.float32(math.sqrt(v)) + eps))
 
 
 @kernel
 def update_buckets(
     kind: Any, weight: Any, state: Any, second: Any, lr: Any, eps: Any, beta1: Any, beta2: Any,
-    grad: Any, places: Any, scales: Any, tables: Any, rows: Any, unit: Any, most: Any, units: Any,
-    touches: Any, bounds: Any, shift: Any, seen: Any, values: Any, first: Any, last: Any,
+    grad: Any, unit: Any, units: Any, sources: Any, factors: Any, lengths: Any, bounds: Any,
+    shift: Any, seen: Any, values: Any, found: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Sum and apply the gradients of buckets first ... last - 1.
 
@@ -64,30 +134,33 @@ def update_buckets(
         weight: float32 [floats], changed.
         state, second: The optimizer's state, float32, changed; empty where it has none.
         lr, eps, beta1, beta2: float32; the rate as corrected for this step.
+        grad, units, sources, factors, lengths: Of `place_touches`.
         seen: Scratch, int32 [1 << shift], -1 everywhere before and after.
-        values: Scratch, float32 [most distinct units of a bucket, unit].
+        values: Scratch, float32 [most distinct units of a bucket * unit].
+        found: Scratch, int32 [most distinct units of a bucket].
     """
     for b in range(first, last):
         base = b << shift
         count = 0
-        for at in range(bounds[b], bounds[b + 1]):
-            local = units[at] - base
-            row = seen[local]
+        end = bounds[b + 1]
+        for at in range(bounds[b], end):
+            # What the next touches and this bucket's updates will read is on its way meanwhile.
+            prefetch(grad, np.int64(sources[min(at + AHEAD, end - 1)]))
+            local = np.uint64(units[at] - base)
+            row = np.int64(seen[local])
             if row < 0:
-                row = count
+                row = np.int64(count)
                 count += 1
                 seen[local] = row
-                for i in range(unit):
-                    values[row, i] = 0
-            add_touch(
-                grad, places, scales, tables, rows, unit, most, touches[at], values, row
-            )  # fmt: skip
-        for at in range(bounds[b], bounds[b + 1]):
-            local = units[at] - base
-            row = seen[local]
-            if row >= 0:
-                seen[local] = -1
-                update_block(
-                    kind, weight, state, second, np.int64(units[at]), unit, values, row, lr, eps,
-                    beta1, beta2,
-                )  # fmt: skip
+                u = np.int64(units[at])
+                found[row] = u
+                prefetch(weight, u * unit)
+                if state.shape[0] == weight.shape[0]:
+                    prefetch(state, u * unit)
+                for i in range(row * unit, row * unit + unit):
+                    values[i] = 0
+            add_touch(grad, unit, sources, factors, lengths, at, values, row)
+        for i in range(count):
+            u = np.int64(found[i])
+            seen[np.uint64(u - base)] = -1
+            update_block(kind, weight, state, second, u, unit, values, i, lr, eps, beta1, beta2)
