@@ -22,10 +22,11 @@ def numbered(tmp_path_factory):
     folder = tmp_path_factory.mktemp("numbered")
     lines = [criteo_line(str(n % 2), [n] + [""] * 12) for n in range(ROWS)]
     patch = pytest.MonkeyPatch()
-    patch.setattr(shards_module, "SHARD_ROWS", 257)
+    patch.setattr(shards_module, "GROUP_ROWS", 257)
+    patch.setattr(shards_module, "SHARD_GROUPS", 2)
     dataset = prepare("criteo", write_lines(folder / "log", lines), folder / "data")
     patch.undo()
-    assert len(dataset.meta["splits"]["train"]["shards"]) > 5
+    assert len(dataset.meta["splits"]["train"]["shards"]) == 5
     return dataset
 
 

@@ -15,8 +15,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lma.data import BatchStream, Dataset, prepare, verify, write_synthetic
-from lma.data import shards as shards_module
+from lma.data import BatchStream, Dataset, prepare, shard_writer, verify, write_synthetic
 from lma.data.output_folder import OutputFolder
 from lma.data.prefetch import prefetch
 from lma.errors import DataError, FormatError
@@ -76,7 +75,7 @@ def test_a_full_disk_leaves_the_old_dataset(synthetic_log, tmp_path, monkeypatch
     def no_space(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(shards_module, "_write_shard", no_space)
+    monkeypatch.setattr(shard_writer, "_columns", no_space)
     with pytest.raises(OSError, match="No space left"):
         prepare("criteo", synthetic_log, tmp_path / "d", ids="hashed")
     assert {path.name for path in tmp_path.iterdir()} == {"d"}

@@ -18,7 +18,7 @@ from lma.data.loader import iterate_batches
 from lma.data.order import EpochOrder
 from lma.data.prefetch import prefetch
 from lma.data.schema import Schema
-from lma.data.shards import Shard, checksum, open_shard
+from lma.data.shards import RowGroup, checksum, map_shard
 from lma.data.splits import SPLITS
 from lma.data.token_counter import TokenCounter
 from lma.errors import FormatError
@@ -41,7 +41,7 @@ class Dataset:
         self.path = path
         self.schema = schema
         self.meta = meta
-        self._shards: dict[str, list[Shard]] = {}
+        self._shards: dict[str, list[RowGroup]] = {}
         self._histograms: dict[str, tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Dataset:
         if drop_last:
             count = rows // batch_size // world_size * world_size
         batches = iterate_batches(
-            self._open_shards(split),
+            self._groups(split),
             self.schema,
             order,
             batch_size,
@@ -191,11 +191,11 @@ class Dataset:
         counter = TokenCounter()
         multi_hot = [f.name for f in self.schema.multi_hot]
         one_hot = [f.name for f in self.schema.one_hot]
-        for shard in self._open_shards("train"):
+        for group in self._groups("train"):
             if feature in multi_hot:
-                values = shard.bags[multi_hot.index(feature)][0]
+                values = group.bags[multi_hot.index(feature)][0]
             else:
-                values = shard.ids[:, one_hot.index(feature)]
+                values = group.ids[:, one_hot.index(feature)]
             counter.update(values.astype(np.int64))
         return counter.finish()[1]
 
@@ -205,11 +205,12 @@ class Dataset:
         found: dict[str, Any] = self.meta["splits"][split]
         return found
 
-    def _open_shards(self, split: str) -> list[Shard]:
+    def _groups(self, split: str) -> list[RowGroup]:
         if split not in self._shards:
             self._shards[split] = [
-                open_shard(self.path / shard["file"], self.schema)
+                group
                 for shard in self._split(split)["shards"]
+                for group in map_shard(self.path / shard["file"], self.schema)
             ]
         return self._shards[split]
 

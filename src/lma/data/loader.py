@@ -13,7 +13,7 @@ import torch
 from lma.data.batch import Batch
 from lma.data.order import EpochOrder, Piece
 from lma.data.schema import Schema
-from lma.data.shards import Shard
+from lma.data.shards import RowGroup
 
 I64 = npt.NDArray[np.int64]
 
@@ -33,7 +33,7 @@ class _Rows:
 
 
 def iterate_batches(
-    shards: Sequence[Shard],
+    groups: Sequence[RowGroup],
     schema: Schema,
     order: EpochOrder,
     batch_size: int,
@@ -43,7 +43,7 @@ def iterate_batches(
 
     The last batch of an epoch may be smaller.
     """
-    first_rows = np.cumsum([0, *(len(shard) for shard in shards)])
+    first_rows = np.cumsum([0, *(len(group) for group in groups)])
     loaded = -1
     rows = _Rows(np.zeros(0), np.zeros(0, np.float32), np.zeros(0, np.uint8), None, [])
     piece = Piece(np.zeros(0, np.int64), np.zeros(0, np.int64), None)
@@ -56,7 +56,7 @@ def iterate_batches(
             wanted, offset = order.piece_of(position)
             if wanted != loaded:
                 piece = order.piece(wanted)
-                rows = _read(shards, first_rows, piece)
+                rows = _read(groups, first_rows, piece)
                 loaded = wanted
             count = min(stop - position, len(piece) - offset)
             parts.append(_pick(rows, piece.order, offset, count))
@@ -64,20 +64,20 @@ def iterate_batches(
         yield _to_batch(schema, parts)
 
 
-def _read(shards: Sequence[Shard], first_rows: I64, piece: Piece) -> _Rows:
+def _read(groups: Sequence[RowGroup], first_rows: I64, piece: Piece) -> _Rows:
     """The piece's runs one after the other: views for a single run, else a copy."""
     parts = []
     for start, stop in zip(piece.starts.tolist(), piece.stops.tolist(), strict=True):
         number = int(np.searchsorted(first_rows, start, side="right")) - 1
         while start < stop:
-            shard, first = shards[number], int(first_rows[number])
-            end = min(stop, first + len(shard))
-            parts.append(_slice(shard, start - first, end - first))
+            group, first = groups[number], int(first_rows[number])
+            end = min(stop, first + len(group))
+            parts.append(_slice(group, start - first, end - first))
             start, number = end, number + 1
     return parts[0] if len(parts) == 1 else _concatenate(parts)
 
 
-def _slice(rows: _Rows | Shard, start: int, stop: int) -> _Rows:
+def _slice(rows: _Rows | RowGroup, start: int, stop: int) -> _Rows:
     bags = []
     for values, offsets in rows.bags:
         own = offsets[start : stop + 1]

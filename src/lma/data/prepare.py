@@ -30,7 +30,8 @@ from lma.data.formats import PathLike, open_log
 from lma.data.output_folder import OutputFolder
 from lma.data.prefetch import prefetch
 from lma.data.raw import LABEL, LogReader, RawChunk
-from lma.data.shards import ShardWriter, checksum, file_pieces, open_shard
+from lma.data.shard_writer import ShardWriter
+from lma.data.shards import checksum, file_pieces, read_shard
 from lma.data.splits import SPLITS, RandomSplit, Split
 from lma.data.token_counter import TokenCounter
 from lma.errors import DataError
@@ -250,9 +251,8 @@ class _Run:
             writer = ShardWriter(self._folder, split, self._encoder.schema, id_type, self._pool)
             for shard in self._writers[number].files:
                 path = self._raw / shard["file"]
-                writer.append(
-                    self._encoder.to_ids(open_shard(path, hashed_schema).columns(), self._pool.map)
-                )
+                for group in read_shard(path, hashed_schema):
+                    writer.append(self._encoder.to_ids(group.columns(), self._pool.map))
                 path.unlink()
             writer.close()
             self._writers[number] = writer
