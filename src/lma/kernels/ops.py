@@ -1,12 +1,14 @@
 """The ops: schema, shapes, autograd; PyTorch picks the backend by the tensors' device.
 
 Every op is `torch.ops.lma.<name>`. The default implementation is `reference`, which runs on any
-device and is what exporters see; on the CPU it is Numba (`kernels.cpu`), imported at the first
-call. Arguments are checked by the public functions of `kernels.lookup`, not here.
+device and is what exporters see; on the CPU it is Numba (`kernels.cpu`) and on GPUs Triton
+(`kernels.gpu`), imported at the first call. Arguments are checked by the public functions of
+`kernels.lookup`, not here.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Any
 
 import torch
@@ -24,6 +26,15 @@ _BAGS = "Tensor? offsets, Tensor? factors, Tensor numbers, Tensor columns, Tenso
 
 def _op(name: str, schema: str, default: Any) -> Any:
     return torch.library.custom_op(f"lma::{name}", default, mutates_args=(), schema=schema)
+
+
+def gpu() -> Any:
+    """The Triton kernels; the reference where this system has no Triton."""
+    if importlib.util.find_spec("triton") is None:
+        return reference
+    from lma.kernels.gpu import lookup as triton_lookup
+
+    return triton_lookup
 
 
 # --- inputs -------------------------------------------------------------------------------
@@ -76,6 +87,11 @@ def _starts_cpu(*args: Any) -> Tensor:
     return cpu.starts(*args)
 
 
+@starts.register_kernel("cuda")  # type: ignore[untyped-decorator]
+def _starts_cuda(*args: Any) -> Tensor:
+    return gpu().starts(*args)  # type: ignore[no-any-return]
+
+
 @starts.register_fake  # type: ignore[untyped-decorator]
 def _starts_fake(ids: Tensor, *args: Any) -> Tensor:
     return ids.new_empty(ids.shape[0], args[-1], dtype=torch.int32)
@@ -96,6 +112,11 @@ def _lookup_cpu(*args: Any) -> tuple[Tensor, Tensor]:
     from lma.kernels.cpu import lookup as cpu
 
     return cpu.lookup(*args)
+
+
+@lookup.register_kernel("cuda")  # type: ignore[untyped-decorator]
+def _lookup_cuda(*args: Any) -> tuple[Tensor, Tensor]:
+    return gpu().lookup(*args)  # type: ignore[no-any-return]
 
 
 @lookup.register_fake  # type: ignore[untyped-decorator]
@@ -156,6 +177,11 @@ def _lookup_grad_cpu(*args: Any) -> Tensor:
     return cpu.lookup_grad(*args)
 
 
+@lookup_grad.register_kernel("cuda")  # type: ignore[untyped-decorator]
+def _lookup_grad_cuda(*args: Any) -> Tensor:
+    return gpu().lookup_grad(*args)  # type: ignore[no-any-return]
+
+
 @lookup_grad.register_fake  # type: ignore[untyped-decorator]
 def _lookup_grad_fake(grad: Tensor, *args: Any) -> Tensor:
     return grad.new_empty(args[-2], args[-1])
@@ -176,6 +202,11 @@ def _factors_grad_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import lookup as cpu
 
     return cpu.factors_grad(*args)
+
+
+@factors_grad.register_kernel("cuda")  # type: ignore[untyped-decorator]
+def _factors_grad_cuda(*args: Any) -> Tensor:
+    return gpu().factors_grad(*args)  # type: ignore[no-any-return]
 
 
 @factors_grad.register_fake  # type: ignore[untyped-decorator]

@@ -1,0 +1,157 @@
+"""Token id -> signature -> starts on a GPU: the integers of `reference.addresses`.
+
+One program takes a block of entries; an entry's table, kind and codes are looked up lane by lane.
+"""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+# Triton evaluates annotations, and knows none but its own.
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from lma.hashing import GOLDEN, MIX_1, MIX_2
+from lma.kernels.layout import Column, Kind
+from lma.kernels.reference.addresses import LANES, SECOND_BUCKET
+
+_GOLDEN, _MIX_1, _MIX_2 = (tl.constexpr(c) for c in (GOLDEN, MIX_1, MIX_2))
+_LANES, _SECOND = tl.constexpr(LANES), tl.constexpr(SECOND_BUCKET)
+COLUMNS = tl.constexpr(len(Column))
+SALT, CODE_SALT, KIND = (tl.constexpr(int(c)) for c in list(Column)[:3])
+NUM_SIGNED, CODE_BASE, NUM_CODES, CODE_BITS = (tl.constexpr(int(c)) for c in list(Column)[3:7])
+BUCKET_BASE, NUM_BUCKETS = (tl.constexpr(int(c)) for c in list(Column)[7:9])
+OVERFLOW_BASE, NUM_OVERFLOW = (tl.constexpr(int(c)) for c in list(Column)[9:11])
+DIM, PRIVATE_BASE, NUM_PRIVATE, PRIVATE_DIM = (tl.constexpr(int(c)) for c in list(Column)[11:15])
+CODED_BASE, CODED_BLOCKS = (tl.constexpr(int(c)) for c in list(Column)[15:17])
+HASHED_BASE, HASHED_BLOCKS = (tl.constexpr(int(c)) for c in list(Column)[17:19])
+_RANDOM, _LEARNED, _WHOLE = (tl.constexpr(int(k)) for k in (Kind.RANDOM, Kind.LEARNED, Kind.WHOLE))
+
+
+@triton.jit
+def mix64(x):
+    """splitmix64's finaliser of uint64."""
+    x = (x ^ (x >> 30)) * tl.full((), _MIX_1, tl.uint64)
+    x = (x ^ (x >> 27)) * tl.full((), _MIX_2, tl.uint64)
+    return x ^ (x >> 31)
+
+
+@triton.jit
+def combine(state, value):
+    """Hash of `value` under `state`, uint64."""
+    return mix64((state ^ value) + tl.full((), _GOLDEN, tl.uint64))
+
+
+@triton.jit
+def reduce_range(h, size):
+    """Map uint64 hashes to [0, size), size < 2^31: int64."""
+    return (((h >> 32) * size.to(tl.uint64)) >> 32).to(tl.int64)
+
+
+@triton.jit
+def read_code(codes, row, slot, which, mask):
+    """Code number `which` of every lane's signature: uint64."""
+    bits = tl.load(row + CODE_BITS, mask=mask, other=1)
+    count = tl.load(row + NUM_CODES, mask=mask, other=1)
+    base = tl.load(row + CODE_BASE, mask=mask, other=0)
+    bit = which * bits
+    byte = codes + base + slot * ((count * bits + 7) >> 3) + (bit >> 3)
+    word = tl.load(byte, mask=mask, other=0).to(tl.int64)
+    word |= tl.load(byte + 1, mask=mask, other=0).to(tl.int64) << 8
+    word |= tl.load(byte + 2, mask=mask, other=0).to(tl.int64) << 16
+    one = tl.full((), 1, tl.int64)
+    return ((word >> (bit & 7)) & ((one << bits) - 1)).to(tl.uint64)
+
+
+@triton.jit
+def find_by_fingerprint(key, row, fingerprints, overflow, steps, mask):
+    """Slot of every lane's key, or -1; `steps` halvings search the overflow list."""
+    buckets = tl.load(row + NUM_BUCKETS, mask=mask, other=0)
+    bucket_base = tl.load(row + BUCKET_BASE, mask=mask, other=0)
+    slot = tl.full(key.shape, -1, tl.int64)
+    wanted = (key & 0xFFFF).to(tl.int64)
+    wanted = tl.where(wanted == 0, 1, wanted)
+    first = reduce_range(key, buckets)
+    second = reduce_range(mix64(key ^ tl.full((), _SECOND, tl.uint64)), buckets)
+    inside = mask & (buckets > 0)
+    # From the last choice to the first: what is written last wins.
+    for choice in tl.static_range(2):
+        bucket = second if choice == 0 else first
+        for back in tl.static_range(_LANES):
+            lane = _LANES - 1 - back
+            at = fingerprints + (bucket_base + bucket) * _LANES + lane
+            entry = tl.load(at, mask=inside, other=0).to(tl.int64) & 0xFFFF
+            slot = tl.where(inside & (entry == wanted), bucket * _LANES + lane, slot)
+    base = tl.load(row + OVERFLOW_BASE, mask=mask, other=0)
+    end = base + tl.load(row + NUM_OVERFLOW, mask=mask, other=0)
+    low, high = base, end
+    signed = key.to(tl.int64, bitcast=True)
+    for _ in range(steps):
+        searching = mask & (low < high)
+        middle = (low + high) >> 1
+        value = tl.load(overflow + middle, mask=searching, other=0)
+        low = tl.where(searching & (value < signed), middle + 1, low)
+        high = tl.where(searching & (value >= signed), middle, high)
+    hit = mask & (low < end)
+    hit = hit & (tl.load(overflow + low, mask=hit, other=0) == signed)
+    return tl.where(hit, buckets * _LANES + low - base, slot)
+
+
+@triton.jit
+def starts_kernel(
+    ids, numbers, layout, seeds, draws, codes, fingerprints,
+    overflow, out, total, features, pieces, unit, chunk,
+    stride, lead, power, steps, SIGNED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Starts of BLOCK entries in units, int32 [entries, pieces]; -1 where there is none."""
+    e = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = e < total
+    token = tl.load(ids + e, mask=mask, other=0)
+    table = tl.load(numbers + e % features, mask=mask, other=0)
+    row = layout + table * COLUMNS
+    kind = tl.load(row + KIND, mask=mask, other=0)
+    private = tl.load(row + PRIVATE_DIM, mask=mask, other=0)
+    chunks = (tl.load(row + DIM, mask=mask, other=0) - private + chunk - 1) // chunk
+    salt = tl.load(row + SALT, mask=mask, other=0).to(tl.uint64, bitcast=True)
+    id_bits = token.to(tl.uint64, bitcast=True)
+    key = mix64(id_bits * tl.full((), _GOLDEN, tl.uint64) + salt)
+    if lead:
+        count = tl.load(row + NUM_PRIVATE, mask=mask, other=0)
+        own = tl.where((token >= 0) & (token < count), token, count)
+        base = tl.load(row + PRIVATE_BASE, mask=mask, other=0)
+        first = tl.where(private > 0, (base + own * private) // unit, -1)
+        tl.store(out + e * pieces, first.to(tl.int32), mask=mask)
+    slot = tl.full(token.shape, -1, tl.int64)
+    if SIGNED:
+        num_signed = tl.load(row + NUM_SIGNED, mask=mask, other=0)
+        coded = mask & ((kind == _RANDOM) | (kind == _LEARNED))
+        slot = tl.where((token >= 0) & (token < num_signed), token, slot)
+        marked = coded & (num_signed < 0)
+        found = find_by_fingerprint(key, row, fingerprints, overflow, steps, marked)
+        slot = tl.where(marked, found, slot)
+        slot = tl.where(coded, slot, -1)
+    hashed_base = tl.load(row + HASHED_BASE, mask=mask, other=0)
+    hashed_blocks = tl.load(row + HASHED_BLOCKS, mask=mask, other=0)
+    signed = slot >= 0
+    for j in range(pieces - lead):
+        seed = tl.load(seeds + j).to(tl.uint64, bitcast=True)
+        block = reduce_range(combine(seed, key), hashed_blocks)
+        block = tl.where(kind == _WHOLE, token * chunks + j, block)
+        base = hashed_base
+        if SIGNED:
+            size = tl.load(row + CODED_BLOCKS, mask=mask, other=0)
+            code_salt = tl.load(row + CODE_SALT, mask=mask, other=0)
+            state = combine(seed, code_salt.to(tl.uint64, bitcast=True))
+            for k in range(power):
+                which = tl.load(draws + j * power + k).to(tl.int64)
+                state = combine(state, read_code(codes, row, slot, which, signed))
+            coded_block = reduce_range(state, size)
+            num_codes = tl.load(row + NUM_CODES, mask=mask, other=0)
+            which = j * num_codes // tl.maximum(chunks, 1)
+            learned = signed & (kind == _LEARNED) & (j < chunks)
+            code = read_code(codes, row, slot, which, learned).to(tl.int64)
+            coded_block = tl.where(kind == _LEARNED, j * size + code, coded_block)
+            block = tl.where(signed, coded_block, block)
+            base = tl.where(signed, tl.load(row + CODED_BASE, mask=mask, other=0), base)
+        start = tl.where(j < chunks, (base + block * stride) // unit, -1)
+        tl.store(out + e * pieces + lead + j, start.to(tl.int32), mask=mask)
