@@ -21,11 +21,14 @@ from lma.nn import (
     compress_,
 )
 from lma.signatures import (
+    ContextCodeBuilder,
     LogStats,
     MinHashBuilder,
     SignatureConfig,
     SignatureTable,
+    SimHashBuilder,
     TableStats,
+    drift,
     fit_signatures,
 )
 from lma.training import Bundle, load, save
@@ -35,6 +38,7 @@ __all__ = [
     "HASH_VERSION",
     "BudgetError",
     "Bundle",
+    "ContextCodeBuilder",
     "DataError",
     "Embedding",
     "EmbeddingBag",
@@ -48,11 +52,13 @@ __all__ = [
     "SharedMemory",
     "SignatureConfig",
     "SignatureTable",
+    "SimHashBuilder",
     "StateMismatchError",
     "TableStats",
     "__version__",
     "allocation",
     "compress_",
+    "drift",
     "fit_signatures",
     "load",
     "models",

@@ -75,7 +75,7 @@ class Lma:
     ) -> LmaAllocation:
         """Plan the budget from `stats` and lay out; signatures beyond the plan are cut off.
 
-        Without stats every signed token counts as seen equally often, and tables without
+        Without stats a token counts by its rank in its table alone, and tables without
         signatures are hashed.
         """
         if budget is None:
@@ -115,7 +115,11 @@ class Lma:
         signed = {s.table: s.num_signed for s in sections}
         if stats is None:
             stats = LogStats.of(
-                [TableStats.of_supports(t.name, np.ones(signed.get(t.name, 0))) for t in tables]
+                # Only their order is known: the most frequent of each table come first.
+                [
+                    TableStats.of_supports(t.name, np.arange(signed.get(t.name, 0), 0, -1))
+                    for t in tables
+                ]
             )
             method = dataclasses.replace(self, private_share=0.0)
         else:
