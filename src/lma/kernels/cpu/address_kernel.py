@@ -91,21 +91,15 @@ def find_slot(token: Any, key: Any, rows: Any, t: Any, fingerprints: Any, overfl
 
 
 @inlined
-def unpack_codes(slot: Any, rows: Any, t: Any, codes: Any, out: Any) -> Any:
-    """All codes of a signature into `out`, uint64 [>= NUM_CODES]."""
-    bits = np.uint64(rows[t, CODE_BITS])
-    base = np.uint64(rows[t, CODE_BASE] + slot * rows[t, ROW_BYTES])
+def read_code(codes: Any, base: Any, bits: Any, which: Any) -> Any:
+    """Code number `which` of the signature that begins at byte `base`; all uint64."""
     if bits == _BYTE:
-        for i in range(rows[t, NUM_CODES]):
-            out[np.uint64(i)] = np.uint64(codes[base + np.uint64(i)])
-        return
-    mask = (_ONE << bits) - _ONE
-    for i in range(rows[t, NUM_CODES]):
-        bit = np.uint64(i) * bits
-        byte = base + (bit >> _THREE)
-        word = np.uint64(codes[byte]) | np.uint64(codes[byte + _ONE]) << _BYTE
-        word |= np.uint64(codes[byte + _TWO]) << _TWO_BYTES
-        out[np.uint64(i)] = (word >> (bit & _SEVEN)) & mask
+        return np.uint64(codes[base + which])
+    bit = which * bits
+    byte = base + (bit >> _THREE)
+    word = np.uint64(codes[byte]) | np.uint64(codes[byte + _ONE]) << _BYTE
+    word |= np.uint64(codes[byte + _TWO]) << _TWO_BYTES
+    return (word >> (bit & _SEVEN)) & ((_ONE << bits) - _ONE)
 
 
 @inlined
@@ -152,27 +146,42 @@ def write_starts(
             block = reduce_range(combine(seeds[j], key), size)
             out[e, lead + j] = base + np.int64(block) * stride
         return
-    unpack_codes(slot, rows, t, codes, own)
     base = rows[t, CODED_BASE]
     size = np.uint64(rows[t, CODED_BLOCKS])
+    num_codes = rows[t, NUM_CODES]
+    bits = np.uint64(rows[t, CODE_BITS])
+    first = np.uint64(rows[t, CODE_BASE] + slot * rows[t, ROW_BYTES])
     if kind == RANDOM:
         # Code after code over all chunks, and codes picked apart from hashing: these loops are
         # vectorised, those over the codes of one chunk are not.
+        unpacked = chunks * draws.shape[1] > num_codes
+        if unpacked:
+            for i in range(num_codes):
+                own[np.uint64(i)] = read_code(codes, first, bits, np.uint64(i))
         for j in range(chunks):
             work[0, j] = states[t, j]
         for k in range(draws.shape[1]):
-            for j in range(chunks):
-                work[1, j] = own[np.uint64(draws[j, k])]
+            if unpacked:
+                for j in range(chunks):
+                    work[1, j] = own[np.uint64(draws[j, k])]
+            else:
+                for j in range(chunks):
+                    work[1, j] = read_code(codes, first, bits, np.uint64(draws[j, k]))
             for j in range(chunks):
                 work[0, j] = combine(work[0, j], work[1, j])
         for j in range(chunks):
             block = reduce_range(work[0, j], size)
             out[e, lead + j] = base + np.int64(block) * stride
     else:
-        num_codes = rows[t, NUM_CODES]
+        # which = j * num_codes // chunks, without a division.
+        which, rest = 0, 0
         for j in range(chunks):
-            block = j * np.int64(size) + np.int64(own[np.uint64(j * num_codes // chunks)])
-            out[e, lead + j] = base + block * stride
+            code = np.int64(read_code(codes, first, bits, np.uint64(which)))
+            out[e, lead + j] = base + (j * np.int64(size) + code) * stride
+            rest += num_codes
+            while rest >= chunks:
+                rest -= chunks
+                which += 1
 
 
 @inlined
@@ -193,11 +202,12 @@ def prefetch_signature(
 def starts_range(
     ids: Any, numbers: Any, rows: Any, seeds: Any, states: Any, draws: Any, codes: Any,
     fingerprints: Any, overflow: Any, stride: Any, lead: Any, own: Any, work: Any, out: Any,
-    shift: Any, first: Any, last: Any,
+    shift: Any, weight: Any, unit: Any, early: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Starts of entries first ... last - 1, of tables numbers[e % len(numbers)].
 
-    Entry e fills row e - shift of `out`.
+    Entry e fills row e - shift of `out`. With `early` the floats of `weight` behind each start are
+    asked for at once, so that they arrive while the next entries are hashed.
     """
     features = numbers.shape[0]
     f = first % features
@@ -216,6 +226,9 @@ def starts_range(
             ids[e], numbers[f], rows, seeds, states, draws, codes, fingerprints, overflow,
             stride, lead, own, work, out, e - shift,
         )  # fmt: skip
+        if early:
+            for j in range(out.shape[1]):
+                prefetch(weight, np.int64(out[e - shift, j]) * unit)
         f += 1
         if f == features:
             f = 0

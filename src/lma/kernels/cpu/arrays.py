@@ -11,7 +11,7 @@ from torch import Tensor
 from lma.kernels.cpu.address_kernel import COLUMNS, MAX_CODES, scale_rows
 
 _NO_INTEGERS = np.empty(0, np.int64)
-_NO_FLOATS = np.empty(0, np.float32)
+NO_FLOATS = np.empty(0, np.float32)
 
 
 def array(tensor: Tensor) -> Any:
@@ -23,7 +23,7 @@ def bag_arrays(offsets: Tensor | None, factors: Tensor | None) -> tuple[Any, Any
     """Offsets and factors as kernels take them: empty where there are none."""
     return (
         _NO_INTEGERS if offsets is None else array(offsets),
-        _NO_FLOATS if factors is None else array(factors.to(torch.float32)),
+        NO_FLOATS if factors is None else array(factors.to(torch.float32)),
     )
 
 

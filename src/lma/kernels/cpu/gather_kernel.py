@@ -11,23 +11,12 @@ from typing import Any
 import numpy as np
 
 from lma.kernels.cpu.address_kernel import CHUNKS, DIM, PRIVATE_DIM, starts_range
-from lma.kernels.cpu.mix import inlined, kernel
-from lma.kernels.cpu.prefetch import prefetch
+from lma.kernels.cpu.mix import kernel
 from lma.kernels.cpu.runs import add_run, copy_run
 
 TILE = 64  # entries whose starts are computed before they are read, so that misses overlap
 CACHED = 1 << 15  # floats that stay in a core's cache without being asked for
 MEAN = 1
-
-
-@inlined
-def prefetch_starts(
-    weight: Any, starts: Any, shift: Any, unit: Any, first: Any, last: Any
-) -> Any:  # fmt: skip
-    """Ask for the first line of every piece of entries first ... last - 1."""
-    for e in range(first, last):
-        for j in range(starts.shape[1]):
-            prefetch(weight, np.int64(starts[e - shift, j]) * unit)
 
 
 @kernel
@@ -117,7 +106,7 @@ def lookup_range(
         out: float32 [batch * width].
     """
     features = numbers.shape[0]
-    ahead = weight.shape[0] > CACHED
+    early = weight.shape[0] > CACHED
     shift = 0
     if offsets.shape[0] == 0:
         for tile in range(first, last, TILE):
@@ -126,10 +115,9 @@ def lookup_range(
                 shift = tile
             starts_range(
                 ids, numbers, rows, seeds, states, draws, codes, fingerprints, overflow, stride,
-                lead, own, work, starts, shift, tile, end,
+                lead, own, work, starts, shift, weight, unit,
+                early, tile, end,
             )  # fmt: skip
-            if ahead:
-                prefetch_starts(weight, starts, shift, unit, tile, end)
             copy_tile(
                 weight, starts, shift, factors, numbers, columns, rows, unit, chunk, lead, out,
                 width, tile, end,
@@ -150,10 +138,9 @@ def lookup_range(
                 shift = tile
             starts_range(
                 ids, numbers[f : f + 1], rows, seeds, states, draws, codes, fingerprints,
-                overflow, stride, lead, own, work, starts, shift, tile, end,
+                overflow, stride, lead, own, work, starts, shift, weight, unit,
+                early, tile, end,
             )  # fmt: skip
-            if ahead:
-                prefetch_starts(weight, starts, shift, unit, tile, end)
             add_tile(
                 weight, starts, shift, factors, numbers[f], begin, rows, unit, chunk, lead, out,
                 tile, end,

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lma.kernels.cpu.address_kernel import DIM, PRIVATE_UNITS
+from lma.kernels.cpu.address_kernel import CHUNKS, DIM, PRIVATE_UNITS
 from lma.kernels.cpu.gather_kernel import MEAN
 from lma.kernels.cpu.mix import inlined, kernel
 from lma.kernels.cpu.runs import add_run
@@ -51,16 +51,11 @@ def describe_entries(
 
 
 @inlined
-def touched_unit(
-    starts: Any, e: Any, w: Any, private_units: Any, chunk_units: Any, lead: Any, num_blocks: Any
-) -> Any:  # fmt: skip
-    """Unit behind touch w of entry e."""
-    if w < private_units:
-        return np.int64(starts[e, 0]) + w
-    v = w - private_units
-    j = v // chunk_units
-    unit = np.int64(starts[e, lead + j]) + v - j * chunk_units
-    return unit if unit < num_blocks else unit % num_blocks
+def count_touch(u: Any, num_blocks: Any, shift: Any, counts: Any) -> Any:
+    """One touch of unit u; runs go on at 0 behind the memory's end."""
+    if u >= num_blocks:
+        u = u % num_blocks
+    counts[np.uint64(u >> shift)] += 1
 
 
 @kernel
@@ -72,10 +67,33 @@ def count_touches(
     chunk_units = max(1, chunk // unit)
     for e in range(first, last):
         t = tables[e]
-        private_units = rows[t, PRIVATE_UNITS]
-        for w in range((rows[t, DIM] + unit - 1) // unit):
-            u = touched_unit(starts, e, w, private_units, chunk_units, lead, num_blocks)
-            counts[u >> shift] += 1
+        for w in range(rows[t, PRIVATE_UNITS]):
+            count_touch(np.int64(starts[e, 0]) + w, num_blocks, shift, counts)
+        left = (rows[t, DIM] + unit - 1) // unit - rows[t, PRIVATE_UNITS]
+        for j in range(rows[t, CHUNKS]):
+            start = np.int64(starts[e, lead + j])
+            for w in range(min(chunk_units, left)):
+                count_touch(start + w, num_blocks, shift, counts)
+            left -= chunk_units
+
+
+@inlined
+def place_touch(
+    u: Any, num_blocks: Any, shift: Any, source: Any, length: Any, scale: Any, cursors: Any,
+    units: Any, sources: Any, factors: Any, lengths: Any,
+) -> Any:  # fmt: skip
+    """Write one touch behind its bucket's cursor."""
+    if u >= num_blocks:
+        u = u % num_blocks
+    bucket = np.uint64(u >> shift)
+    at = np.uint64(cursors[bucket])
+    cursors[bucket] += 1
+    units[at] = u
+    sources[at] = source
+    if factors.shape[0] > 0:
+        factors[at] = scale
+    if lengths.shape[0] > 0:
+        lengths[at] = length
 
 
 @kernel
@@ -94,22 +112,27 @@ def place_touches(
         lengths: Written, int32 [touches]: floats of the touch; or empty: all are whole units.
     """
     chunk_units = max(1, chunk // unit)
-    scaled = factors.shape[0] > 0
-    ragged = lengths.shape[0] > 0
     for e in range(first, last):
         t = tables[e]
-        private_units = rows[t, PRIVATE_UNITS]
-        dim = rows[t, DIM]
-        for w in range((dim + unit - 1) // unit):
-            u = touched_unit(starts, e, w, private_units, chunk_units, lead, num_blocks)
-            at = cursors[u >> shift]
-            cursors[u >> shift] = at + 1
-            units[at] = u
-            sources[at] = places[e] + w * unit
-            if scaled:
-                factors[at] = scales[e]
-            if ragged:
-                lengths[at] = min(unit, dim - w * unit)
+        scale = scales[e]
+        source = places[e]
+        stop = source + rows[t, DIM]
+        for w in range(rows[t, PRIVATE_UNITS]):
+            place_touch(
+                np.int64(starts[e, 0]) + w, num_blocks, shift, source, min(unit, stop - source),
+                scale, cursors, units, sources, factors, lengths,
+            )  # fmt: skip
+            source += unit
+        left = (rows[t, DIM] + unit - 1) // unit - rows[t, PRIVATE_UNITS]
+        for j in range(rows[t, CHUNKS]):
+            start = np.int64(starts[e, lead + j])
+            for w in range(min(chunk_units, left)):
+                place_touch(
+                    start + w, num_blocks, shift, source, min(unit, stop - source), scale,
+                    cursors, units, sources, factors, lengths,
+                )  # fmt: skip
+                source += unit
+            left -= chunk_units
 
 
 @inlined
