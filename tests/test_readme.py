@@ -61,7 +61,9 @@ def test_make_knows_the_targets_that_readme_names():
         assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("file", ["README.md", *sorted(p.name for p in (ROOT / "docs").glob("*.md"))])
+@pytest.mark.parametrize(
+    "file", ["README.md", *sorted(p.name for p in (ROOT / "docs").glob("*.md"))]
+)
 def test_links_lead_somewhere(file):
     path = ROOT / file if file == "README.md" else ROOT / "docs" / file
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", path.read_text()):

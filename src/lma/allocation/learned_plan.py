@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from lma.allocation.frequency_cutoff import kept_tokens
 from lma.allocation.planning import (
     Plan,
     TablePlan,
     fixed_bytes,
     private_row_bytes,
+    signature_bytes,
     smallest_tables,
 )
 from lma.allocation.tables import FLOAT_BYTES, Budget, Table
@@ -29,8 +31,9 @@ def make_learned_plan(
     method: Lma,
     signatures: SignatureConfig,
     available: Mapping[str, int] | None = None,
+    hashed: Collection[str] = (),
 ) -> Plan:
-    """`lma.plan` for learned codes; see there for the arguments.
+    """`make_plan` for learned codes; see there for the arguments.
 
     1. Private rows to tables that fit `private_share` of the budget, smallest first, and to every
        table with no more tokens than a codebook has entries: its rows cost less than the codebook.
@@ -44,10 +47,11 @@ def make_learned_plan(
         BudgetError: The private tables and codebooks alone exceed the budget.
     """
     entries = 1 << signatures.code_bits
-    code_bytes = (signatures.num_codes * signatures.code_bits + 7) // 8
+    code_bytes = signature_bytes(signatures, bool(hashed))
+    ranked = [t for t in tables if t.name not in hashed]
     left = budget.weight_bytes(fixed_bytes(len(tables)))
-    private = smallest_tables(tables, stats, int(left * method.private_share))
-    private |= {t.name for t in tables if stats.tables[t.name].num_tokens <= entries}
+    private = smallest_tables(ranked, stats, int(left * method.private_share))
+    private |= {t.name for t in ranked if stats.tables[t.name].num_tokens <= entries}
     left -= sum(private_row_bytes(t, stats) for t in tables if t.name in private)
     coded = [t for t in tables if t.name not in private]
     codebooks = sum(entries * _chunked(t.embedding_dim, method) * FLOAT_BYTES for t in coded)
@@ -69,9 +73,11 @@ def make_learned_plan(
         signed = {name: min(count, available[name]) for name, count in signed.items()}
     if budget.counts == "serving":
         left -= sum(signed.values()) * code_bytes
-    hashed = _hashed_blocks(left, coded, coded_stats, signed, method, least)
-    left -= hashed * method.block_size * FLOAT_BYTES
-    shares = _private_floats(left, coded, coded_stats)
+    num_blocks = _hashed_blocks(left, coded, signed, stats, method, least)
+    left -= num_blocks * method.block_size * FLOAT_BYTES
+    shares = _private_floats(left, [t for t in coded if t.name not in hashed], stats)
+    if coded and not shares:
+        num_blocks += left // (method.block_size * FLOAT_BYTES)
     return Plan(
         tuple(
             TablePlan(t.name, 0, stats.tables[t.name].num_tokens, t.embedding_dim)
@@ -79,7 +85,7 @@ def make_learned_plan(
             else TablePlan(t.name, signed[t.name], *shares.get(t.name, (0, 0)))
             for t in tables
         ),
-        hashed,
+        num_blocks,
         0,
         method.block_size,
         min(method.power, signatures.num_codes),
@@ -116,8 +122,8 @@ def _chunked(dim: int, method: Lma) -> int:
 def _hashed_blocks(
     left: int,
     coded: Sequence[Table],
-    stats: LogStats,
     signed: Mapping[str, int],
+    stats: LogStats,
     method: Lma,
     least: int,
 ) -> int:
@@ -134,14 +140,13 @@ def _private_floats(
 ) -> dict[str, tuple[int, int]]:
     """(tokens, floats each) per table: some for all tokens, or one for the most frequent."""
     places = left // FLOAT_BYTES - len(coded)
-    tokens = stats.num_tokens if coded else 0
+    tokens = sum(stats.tables[t.name].num_tokens for t in coded)
     if places < 1 or not tokens:
         return {}
     each = (places + len(coded)) // (tokens + len(coded))
     if each:
         each = min(each, min(t.embedding_dim for t in coded) // 2)
         return {t.name: (stats.tables[t.name].num_tokens, each) for t in coded} if each else {}
-    threshold = stats.threshold(places)
-    counts = {t.name: stats.tables[t.name].tokens_with(threshold) for t in coded}
+    counts = kept_tokens([stats.tables[t.name] for t in coded], places)
     # A table with no frequent token would only lose a dimension to the float its tokens share.
-    return {name: (count, 1) for name, count in counts.items() if count}
+    return {t.name: (count, 1) for t, count in zip(coded, counts, strict=True) if count}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lma.allocation.base import Allocation, Group
 from lma.allocation.planning import Plan, TablePlan, make_plan
-from lma.allocation.tables import Budget, Table
+from lma.allocation.tables import FLOAT_BYTES, Budget, Table
 from lma.errors import BudgetError, StateMismatchError
 from lma.hashing import combine, stream_seed, stream_seeds, table_salt, to_signed
 from lma.kernels.layout import Column, Kind
@@ -130,7 +130,17 @@ class Lma:
         usable = {
             t.name: min(signed.get(t.name, 0), stats.tables[t.name].num_tokens) for t in tables
         }
-        return make_plan(budget, stats, tables, method, config, usable)
+        hashed = [s for s in sections if s.index == "fingerprint"]
+        extra = sum((s.num_slots - s.num_signed) * s.row_bytes for s in hashed)
+        if hashed and budget.counts == "serving":
+            extra += signatures.index_bytes
+            if budget.bytes <= extra:
+                raise BudgetError(
+                    f"lma: the index of the signatures alone takes {extra} of {budget.bytes} bytes"
+                )
+            budget = dataclasses.replace(budget, bytes=budget.bytes - extra)
+        names = [s.table for s in hashed]
+        return make_plan(budget, stats, tables, method, config, usable, names)
 
 
 class LmaAllocation(Allocation):
@@ -266,6 +276,27 @@ class LmaAllocation(Allocation):
                 f"{prefix}plan_rows: the saved weights belong to another plan: {where}"
             )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def settle(
+    tables: Sequence[Table], plan: Plan, signatures: SignatureTable, budget: Budget, seed: int
+) -> LmaAllocation:
+    """The allocation of a plan whose signatures turned out larger or smaller than planned.
+
+    The size of a fingerprint index is known only once it is built; the shared blocks give or take
+    the difference, so that the budget is kept to the byte.
+    """
+    allocation = LmaAllocation(tables, plan, signatures, seed)
+    count = allocation.num_bytes()
+    spent = count.serving if budget.counts == "serving" else count.weights
+    num_blocks = plan.num_blocks + (budget.bytes - spent) // (plan.block_size * FLOAT_BYTES)
+    if num_blocks <= plan.hashed_blocks:
+        raise BudgetError(
+            f"lma: signatures and index leave no block of {plan.block_size} floats in "
+            f"{budget.bytes} bytes"
+        )
+    settled = dataclasses.replace(plan, num_blocks=num_blocks)
+    return LmaAllocation(tables, settled, signatures, seed)
 
 
 @dataclasses.dataclass(frozen=True)

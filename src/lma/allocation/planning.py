@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lma.allocation.tables import FLOAT_BYTES, Budget, Table
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 HEADER_BYTES = 8 * 11  # int64 settings of an LMA memory's header
 TABLE_BYTES = 4 * 9  # int32 columns per table of an LMA memory's plan
 CODE_PADDING_BYTES = 2
+FINGERPRINT_LOAD = 0.9  # what the index holds at least; a plan must not promise more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,15 +130,25 @@ def make_plan(
     method: Lma,
     signatures: SignatureConfig,
     available: Mapping[str, int] | None = None,
+    hashed: Collection[str] = (),
 ) -> Plan:
-    """`plan` for tables of given dimensions; `available` bounds the tokens signed per table."""
+    """`plan` for tables of given dimensions.
+
+    Args:
+        budget, stats, method, signatures: As `plan`.
+        tables: The tables, in order.
+        available: Most tokens to sign, per table; None: no bound.
+        hashed: Tables whose ids are hashes, not ranks: their tokens are found by fingerprints,
+            which are paid for, and none can be private, since none is known to be frequent.
+    """
     if signatures.kind == "learned":
         from lma.allocation.learned_plan import make_learned_plan
 
-        return make_learned_plan(budget, stats, tables, method, signatures, available)
-    code_bytes = (signatures.num_codes * signatures.code_bits + 7) // 8
+        return make_learned_plan(budget, stats, tables, method, signatures, available, hashed)
+    code_bytes = signature_bytes(signatures, bool(hashed))
     left = budget.weight_bytes(fixed_bytes(len(tables)))
-    private = smallest_tables(tables, stats, int(left * method.private_share))
+    ranked = [t for t in tables if t.name not in hashed]
+    private = smallest_tables(ranked, stats, int(left * method.private_share))
     private_bytes = sum(private_row_bytes(t, stats) for t in tables if t.name in private)
     shared = [t for t in tables if t.name not in private]
     shared_stats = LogStats.of([stats.tables[t.name] for t in shared])
@@ -155,9 +167,9 @@ def make_plan(
             f"lma: {budget.bytes} bytes hold no block of {method.block_size} floats beside "
             f"{private_bytes} private bytes and signatures for {sum(signed.values())} tokens"
         )
-    hashed = 0
+    hashed_blocks = 0
     if method.hashed_share and shared:
-        hashed = min(max(1, round(num_blocks * method.hashed_share)), num_blocks - 1)
+        hashed_blocks = min(max(1, round(num_blocks * method.hashed_share)), num_blocks - 1)
     return Plan(
         tuple(
             TablePlan(t.name, 0, stats.tables[t.name].num_tokens, t.embedding_dim)
@@ -166,7 +178,7 @@ def make_plan(
             for t in tables
         ),
         num_blocks if shared else 0,
-        hashed,
+        hashed_blocks,
         method.block_size,
         method.power,
         signatures.num_codes,
@@ -177,6 +189,12 @@ def make_plan(
 def fixed_bytes(num_tables: int) -> int:
     """Bytes of an LMA memory's settings, whatever it holds."""
     return HEADER_BYTES + TABLE_BYTES * num_tables + CODE_PADDING_BYTES
+
+
+def signature_bytes(signatures: SignatureConfig, hashed: bool) -> int:
+    """Bytes of one token's codes, and of its fingerprint and its share of empty lanes if hashed."""
+    code_bytes = (signatures.num_codes * signatures.code_bits + 7) // 8
+    return math.ceil((code_bytes + 2) / FINGERPRINT_LOAD) if hashed else code_bytes
 
 
 def private_row_bytes(table: Table, stats: LogStats) -> int:

@@ -15,7 +15,7 @@ import torch
 
 from lma.allocation import Budget, Table
 from lma.allocation.learned_plan import affordable_code_bits
-from lma.allocation.lma import Lma
+from lma.allocation.lma import Lma, settle
 from lma.allocation.planning import make_plan
 from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM
 from lma.models import DLRM
@@ -45,21 +45,23 @@ class SignatureShelf:
         self.stats = LogStats.from_dataset(dataset)
         self.progress = progress
         self._given = fitted
-        self._fitted: dict[SignatureConfig, SignatureTable] = {}
+        self._fitted: dict[Any, SignatureTable] = {}
 
-    def get(self, config: SignatureConfig) -> SignatureTable:
-        """Signatures of all tokens with enough support."""
+    def get(
+        self, config: SignatureConfig, num_signed: Mapping[str, int] | None = None
+    ) -> SignatureTable:
+        """Signatures of `num_signed` tokens per table; None: of all with enough support."""
         if self._given is not None:
             return self._given
-        if config not in self._fitted:
-            signed = {
-                name: stats.tokens_with(config.min_support)
-                for name, stats in self.stats.tables.items()
-            }
-            self._fitted[config] = fit_signatures(
+        signed = num_signed or {
+            name: stats.tokens_with(config.min_support) for name, stats in self.stats.tables.items()
+        }
+        key = config, tuple(signed.items())
+        if key not in self._fitted:
+            self._fitted[key] = fit_signatures(
                 self.dataset, config, num_signed=signed, progress=self.progress
             )
-        return self._fitted[config]
+        return self._fitted[key]
 
 
 def reference_bytes(stats: LogStats) -> int:
@@ -79,7 +81,7 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM:
         if budget is None:
             raise ValueError(f"method {config.method.name!r} needs a budget")
         budget = dataclasses.replace(budget, counts=config.method.counts)
-    signatures = None
+    signatures = allocation = None
     if signature_config is not None and budget is not None and isinstance(method, Lma):
         # Planned first with no block drawn: a budget too small fails before the log is read.
         tables = [
@@ -90,15 +92,23 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM:
             signature_config = affordable_code_bits(
                 budget, shelf.stats, tables, method, signature_config
             )
-        make_plan(budget, shelf.stats, tables, method, signature_config)
-        signatures = shelf.get(signature_config)
+        hashed = [table.name for table in tables if table.num_embeddings is None]
+        plan = make_plan(budget, shelf.stats, tables, method, signature_config, hashed=hashed)
+        if hashed:
+            signatures = shelf.get(signature_config, plan.num_signed)
+            allocation = settle(tables, plan, signatures, budget, method.seed)
+        else:
+            signatures = shelf.get(signature_config)
     torch.manual_seed(config.seed)
+    arguments: dict[str, Any] = (
+        {"allocation": allocation}
+        if allocation
+        else {"method": method, "budget": budget, "signatures": signatures}
+    )
     embeddings = EmbeddingBagCollection.for_schema(
         dataset.schema,
         config.model.embedding_dim,
-        method=method,
-        budget=budget,
-        signatures=signatures,
+        **arguments,
         stats=shelf.stats,
         init_std=config.model.init_std,
     )
