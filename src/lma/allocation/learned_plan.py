@@ -73,6 +73,12 @@ def make_learned_plan(
         signed = {name: min(count, available[name]) for name, count in signed.items()}
     if budget.counts == "serving":
         left -= sum(signed.values()) * code_bytes
+    # A table none of whose tokens is signed has no codebook either.
+    left += sum(
+        entries * _chunked(t.embedding_dim, method) * FLOAT_BYTES
+        for t in coded
+        if not signed[t.name]
+    )
     num_blocks = _hashed_blocks(left, coded, signed, stats, method, least)
     left -= num_blocks * method.block_size * FLOAT_BYTES
     shares = _private_floats(left, [t for t in coded if t.name not in hashed], stats)
