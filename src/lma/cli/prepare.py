@@ -45,7 +45,7 @@ def prepare(
 
     if verify:
         dataset = lma.data.verify(paths[-1])
-        out.print(f"{paths[-1]} is whole: {dataset.num_tokens():,} tokens")
+        out.print(f"{paths[-1]} is whole: {dataset.num_rows('train'):,} training rows")
         return
     if len(paths) < 2:
         raise typer.BadParameter("give at least one input and the folder to write, in that order")
@@ -69,7 +69,9 @@ def prepare(
             **parse_options(option),
         )
     rows = {name: dataset.num_rows(name) for name in ("train", "validation", "test")}
-    out.print(f"{target}: {dataset.schema.name}, {dataset.num_tokens():,} tokens")
+    # Counting hashed ids would take another pass over the log.
+    tokens = "hashed ids" if ids == "hashed" else f"{dataset.num_tokens():,} tokens"
+    out.print(f"{target}: {dataset.schema.name}, {tokens}")
     out.print("rows: " + ", ".join(f"{name} {count:,}" for name, count in rows.items()))
     bad = dataset.meta.get("bad_rows") or 0
     if bad:
