@@ -11,6 +11,7 @@ from lma.kernels.layout import Column, Kind
 from lma.kernels.lookup import chunk_starts
 from lma.kernels.reference import lookup as reference
 from lma.kernels.reference.addresses import find_slots
+from lma.signatures.fingerprints import FingerprintIndex
 
 
 def both(case: Case, ids: torch.Tensor, numbers: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -103,3 +104,32 @@ def test_bad_arguments_are_named() -> None:
         chunk_starts(rule, torch.zeros(4, dtype=torch.int32), numbers, case.unit, case.pieces)
     with pytest.raises(ValueError, match="3 ids are no multiple of 2 features"):
         chunk_starts(rule, torch.zeros(3, dtype=torch.int64), numbers, case.unit, case.pieces)
+
+
+def test_an_index_as_builders_make_it() -> None:
+    """Twenty thousand keys, twins among them, through the index of `lma.signatures`."""
+    case = make_case(0, [(Kind.LEARNED, "fingerprint")], [8], [0], 4)
+    layout = case.rule.layout.clone()
+    ids = torch.randint(-(2**63), 2**63 - 1, (20_000,), generator=torch.Generator().manual_seed(0))
+    keys = token_keys_t(layout[0, Column.SALT], ids)
+    index = FingerprintIndex.build(keys.numpy())
+    layout[0, Column.NUM_BUCKETS] = len(index.fingerprints)
+    layout[0, Column.NUM_OVERFLOW] = len(index.overflow_keys)
+    assert len(index.overflow_keys) > 0
+    slots = index.fingerprints.size + len(index.overflow_keys)
+    codes = torch.randint(0, 256, (9 * slots + 2,), generator=torch.Generator().manual_seed(1))
+    rule = case.rule._replace(
+        layout=layout,
+        codes=codes.to(torch.uint8),
+        fingerprints=torch.from_numpy(index.fingerprints),
+        overflow_keys=torch.from_numpy(index.overflow_keys),
+    )
+    found = chunk_starts(rule, ids, case.numbers, case.unit, case.pieces)
+    # The same codes under a prefix index, asked for by slot.
+    layout = layout.clone()
+    layout[0, Column.NUM_SIGNED] = slots
+    by_slot = chunk_starts(
+        rule._replace(layout=layout), torch.from_numpy(index.slots), case.numbers, case.unit,
+        case.pieces,
+    )  # fmt: skip
+    assert torch.equal(found, by_slot)
