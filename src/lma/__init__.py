@@ -17,6 +17,7 @@ from lma.nn import (
     EmbeddingBag,
     EmbeddingBagCollection,
     EmbeddingBagConfig,
+    FusedOptimizer,
     SharedMemory,
     compress_,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "EmbeddingBagCollection",
     "EmbeddingBagConfig",
     "FormatError",
+    "FusedOptimizer",
     "LmaError",
     "LogStats",
     "MinHashBuilder",
