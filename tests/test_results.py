@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import math
 import os
 import subprocess
 import sys
@@ -104,10 +105,16 @@ def test_pinned_cell() -> None:
     assert cell_id("d", {"a": [1, 0.5, None, "x"]}, 7) == "473df6ca507d00c1"
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), np.float32("nan")])
+@pytest.mark.parametrize("bad", [float("inf"), np.float32("nan")])
 def test_a_number_that_json_lacks_is_refused(bad: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         result(test={"auc": bad}).to_json()
+
+
+def test_a_metric_that_does_not_exist_is_null() -> None:
+    text = result(test={"auc": float("nan"), "rows": 3}).to_json()
+    assert json.loads(text)["test"] == {"auc": None, "rows": 3}
+    assert math.isnan(RunResult.from_json(text).test["auc"])
 
 
 def test_a_foreign_type_is_refused_by_name() -> None:

@@ -13,6 +13,10 @@ class BudgetError(LmaError, ValueError):
     """A byte budget that cannot hold what was asked for."""
 
 
+class UnsupportedError(LmaError, ValueError):
+    """A method that cannot serve what it is given, such as a table without a vocabulary."""
+
+
 class FormatError(LmaError, ValueError):
     """A file of ours that is damaged, truncated or of another version."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -100,6 +101,10 @@ class RunResult:
     def to_json(self) -> str:
         """The result as one line of JSON, without the line's end."""
         fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        # JSON has no NaN: a metric that does not exist, such as the AUC of one class, is null.
+        for name in ("validation", "test"):
+            fields[name] = _without_nan(fields[name])
+        fields["curve"] = [_without_nan(point) for point in fields["curve"]]
         return json.dumps({"format": FORMAT, **fields}, default=_plain, allow_nan=False)
 
     @classmethod
@@ -117,7 +122,12 @@ class RunResult:
             raise FormatError(f"result line: missing {missing}, unknown {unknown}")
         if not isinstance(fields["curve"], list):
             raise FormatError(f"result line: curve must be a list, found {fields['curve']!r}")
-        fields["curve"] = tuple(fields["curve"])
+        try:
+            fields["curve"] = tuple(_with_nan(point) for point in fields["curve"])
+            for name in ("validation", "test"):
+                fields[name] = _with_nan(fields[name])
+        except AttributeError as error:
+            raise FormatError(f"result line: metrics must be objects ({error})") from error
         return cls(**fields)
 
 
@@ -165,6 +175,14 @@ def _iterate(path: Path) -> Iterator[RunResult]:
             yield RunResult.from_json(line.decode())
         except (FormatError, UnicodeDecodeError) as error:
             raise FormatError(f"{path}:{number}: {error}") from error
+
+
+def _without_nan(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in metrics.items()}
+
+
+def _with_nan(metrics: Mapping[str, float | None]) -> dict[str, float]:
+    return {k: math.nan if v is None else v for k, v in metrics.items()}
 
 
 def _plain(value: object) -> object:

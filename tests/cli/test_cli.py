@@ -1,7 +1,10 @@
 """The commands as a person types them, in a process of their own where that matters."""
 
+import math
+import signal
 import subprocess
 import sys
+import time
 
 import polars as pl
 import pytest
@@ -34,7 +37,7 @@ def test_the_whole_way(folder, capsys):
     said = lma("prepare", "criteo", log, data, capsys=capsys)
     assert "tokens" in said.out
     lma("prepare", "criteo", data, "--verify", capsys=capsys)
-    lma("signatures", data, folder / "sig", "--set", "num_codes=4", capsys=capsys)
+    lma("signatures", data, folder / "sig", "--set", "code_bits=4", capsys=capsys)
     said = lma(
         "train", data, run, "--budget", "8x", "--epochs", "1", "--signatures", folder / "sig",
         "--set", "training.batch_size=512", capsys=capsys,
@@ -122,10 +125,103 @@ def test_settings_mistakes(folder, tmp_path, capsys):
         (("--set", "nonsense"), "expected key=value"),
         (("--method", "lmaa-rows"), "did you mean 'lma-rows'"),
         (("--budget", "12 parsecs"), "found '12 parsecs'"),
-        (("--budget", "100"), "hold no block"),
+        (("--budget", "100"), "do not hold"),
     ]:
         said = lma("train", tmp_path / "d", tmp_path / "r", *words, capsys=capsys, status=1)
         assert message in said.err.replace("\n", " ")
+
+
+def test_a_run_is_not_repeated_and_a_dataset_not_overwritten(folder, tmp_path, capsys):
+    lma("prepare", "criteo", folder / "log.tsv", tmp_path / "d", capsys=capsys)
+    train = ("train", tmp_path / "d", tmp_path / "r", "--method", "hashed", "--epochs", "1")
+    lma(*train, capsys=capsys)
+    assert "nothing was done" in lma(*train, capsys=capsys).out
+    assert len(read_results(tmp_path / "r" / "results.jsonl")) == 1
+    said = lma("train", tmp_path / "d", tmp_path / "d", capsys=capsys, status=1)
+    assert "is a dataset" in said.err
+    said = lma("train", tmp_path / "d", tmp_path / "x", "--device", "tpu", capsys=capsys, status=1)
+    assert "expected cpu or cuda" in said.err.replace("\n", " ")
+    said = lma("train", tmp_path / "d", tmp_path / "x", "--device", "cuda", capsys=capsys, status=1)
+    assert "sees no GPU" in said.err.replace("\n", " ")
+    # Another config does not destroy the settings that a checkpoint belongs to.
+    (tmp_path / "r" / "checkpoint.pt").write_bytes(b"")
+    before = (tmp_path / "r" / "config.toml").read_bytes()
+    lma(*train[:-1], "2", capsys=capsys, status=1)
+    assert (tmp_path / "r" / "config.toml").read_bytes() == before
+
+
+def test_other_signatures_are_refused(folder, tmp_path, capsys):
+    lma("prepare", "criteo", folder / "log.tsv", tmp_path / "d", capsys=capsys)
+    lma("signatures", tmp_path / "d", tmp_path / "s", capsys=capsys)
+    said = lma(
+        "train", tmp_path / "d", tmp_path / "r", "--method", "lma-rows",
+        "--signatures", tmp_path / "s", capsys=capsys, status=1,
+    )  # fmt: skip
+    assert "the signatures given are labelled_context" in said.err.replace("\n", " ")
+
+
+def test_one_class_only_still_gives_a_model(folder, tmp_path, capsys):
+    lines = (folder / "log.tsv").read_text().splitlines()[:600]
+    (tmp_path / "z.tsv").write_text("".join("0" + line[1:] + "\n" for line in lines))
+    lma("prepare", "criteo", tmp_path / "z.tsv", tmp_path / "d", capsys=capsys)
+    lma(
+        "train",
+        tmp_path / "d",
+        tmp_path / "r",
+        "--method",
+        "hashed",
+        "--epochs",
+        "2",
+        capsys=capsys,
+    )
+    (result,) = read_results(tmp_path / "r" / "results.jsonl")
+    assert math.isnan(result.test["auc"])
+    assert math.isfinite(result.test["log_loss"])
+    assert (tmp_path / "r" / "model" / "lma.json").exists()
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_says_so(folder, tmp_path, capsys):
+    lma("prepare", "criteo", folder / "log.tsv", tmp_path / "d", capsys=capsys)
+    words = ["train", "d", "r", "--method", "hashed", "--epochs", "400", "--batch-size", "16"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lma", *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (tmp_path / "r" / "config.toml").exists():
+        time.sleep(0.05)
+        assert process.poll() is None, process.stderr.read()
+    time.sleep(4)  # into the first epoch: the compiled kernels load first
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped" in said
+    assert "Traceback" not in said
+
+
+def test_predict_leaves_out_bad_rows_and_takes_options(folder, tmp_path, capsys):
+    lma("prepare", "criteo", folder / "log.tsv", tmp_path / "d", capsys=capsys)
+    lma(
+        "train",
+        tmp_path / "d",
+        tmp_path / "r",
+        "--method",
+        "hashed",
+        "--epochs",
+        "1",
+        capsys=capsys,
+    )
+    lines = (folder / "log.tsv").read_text().splitlines()[:30]
+    (tmp_path / "bad.tsv").write_text("\n".join([*lines, "not a row"]) + "\n")
+    predict = ("predict", tmp_path / "r" / "model", "criteo", tmp_path / "bad.tsv")
+    lma(*predict, "--out", tmp_path / "p.csv", capsys=capsys, status=1)
+    assert not (tmp_path / "p.csv").exists()
+    lma(
+        *predict, "--out", tmp_path / "p.csv", "--on-error", "skip", "--max-bad", "1",
+        "-o", "compiled=false", capsys=capsys,
+    )  # fmt: skip
+    assert len(pl.read_csv(tmp_path / "p.csv")) == 30
 
 
 def test_list_version_and_help(capsys):

@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+import lma.data
 from lma.results import read_results
 from lma.training import CompareConfig, RunConfig, TrainingConfig, compare
 from lma.training.comparison import cells
@@ -88,6 +89,23 @@ def test_budgets_hold_and_bytes_are_counted_alike(log, tmp_path):
     for result in found:
         assert 0.93 < result.bytes["serving"] * 8 / result.reference_bytes <= 1, result.method
         assert result.reference_bytes == log.num_tokens() * 64
+
+
+def test_another_log_of_as_many_rows_is_another_cell(log, tmp_path):
+    other = lma.data.prepare(
+        "criteo", [log.path.parent / "log.tsv"], tmp_path / "d", name=log.schema.name, min_count=2
+    )
+    assert other.num_rows("train") == log.num_rows("train")
+    assert identity_of(log, RunConfig()) != identity_of(other, RunConfig())
+
+
+def test_a_method_that_cannot_serve_the_log_is_left_out(log, tmp_path):
+    hashed = lma.data.prepare("criteo", [log.path.parent / "log.tsv"], tmp_path / "d", ids="hashed")
+    config = dataclasses.replace(CONFIG, seeds=(0,), budgets=("60kB",))
+    found, skipped = compare(hashed, config, tmp_path / "r.jsonl")
+    assert {r.method for r in found} == {"hashed", "lma rows"}
+    assert "needs num_embeddings" in skipped[0].reason
+    assert not list(tmp_path.glob(".*.pt"))  # checkpoints go with their runs
 
 
 def test_weights_alone_may_be_counted(log, tmp_path):

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lma.allocation.tables import Budget, Table
+from lma.buffers import FixedBuffers
 from lma.errors import StateMismatchError
 from lma.hashing import HASH_VERSION, hash_string, table_salt, to_signed
 from lma.kernels.lookup import chunk_starts, lookup
@@ -40,7 +41,7 @@ class Method(Protocol):
         ...
 
 
-class Allocation(nn.Module):
+class Allocation(FixedBuffers):
     """A map from tokens to places in a memory of `num_blocks` x `block_size` floats.
 
     Subclasses give `blocks`: the memory blocks whose concatenation is a token's vector. Those

@@ -328,6 +328,12 @@ def lay_out(tables: Sequence[Table], plan: Plan, signatures: SignatureTable) -> 
             number = signatures.tables.index(table.name)
             row.copy_(signatures.rows[number])
             _check_draws(plan, signatures, table.name)
+            signed = signatures.section(table.name).num_signed
+            if table.num_embeddings is not None and signed > table.num_embeddings:
+                raise ValueError(
+                    f"table {table.name!r} has {table.num_embeddings} ids and signatures of "
+                    f"{signed}: they were fitted on other ids"
+                )
         else:
             row[Column.SALT] = to_signed(table_salt(table.name))
         row[Column.DIM] = table.embedding_dim

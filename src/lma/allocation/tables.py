@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Sequence
 
-from lma.errors import BudgetError
+from lma.errors import BudgetError, UnsupportedError
 
 FLOAT_BYTES = 4
 REFERENCE_DIM = 16
@@ -138,6 +138,8 @@ def sizes_of(tables: Sequence[Table], method: str) -> list[int]:
     sizes = []
     for table in tables:
         if table.num_embeddings is None:
-            raise ValueError(f"{method} needs num_embeddings, and table {table.name!r} has None")
+            raise UnsupportedError(
+                f"{method} needs num_embeddings, and table {table.name!r} has None"
+            )
         sizes.append(table.num_embeddings)
     return sizes

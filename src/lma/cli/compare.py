@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from lma.cli.console import err, out, progress
+from lma.cli.console import checked_device, err, out, progress
 
 
 def compare(
@@ -54,6 +54,7 @@ def compare(
         "max_rows": max_rows,
     }
     compare_config = load_config(CompareConfig, config, flags, setting)
+    checked_device(device)
     data = Dataset.open(dataset)
     found = run_comparison(data, compare_config, results, device=device)
     print_table(found, data.schema)

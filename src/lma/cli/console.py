@@ -58,6 +58,21 @@ def size(number: float) -> str:
     raise AssertionError
 
 
+def checked_device(name: str) -> str:
+    """A device's name if it can be used here; an error that says what there is."""
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"--device {name}: expected cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"--device {name}: this torch sees no GPU; use cpu")
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device {name}: expected cpu or cuda")
+    return name
+
+
 def fail(message: str) -> None:
     """An error for people, on stderr."""
     err.print("[bold red]error:[/]", message, markup=True, highlight=False, soft_wrap=True)

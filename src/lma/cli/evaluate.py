@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from lma.cli.console import out
+from lma.cli.console import checked_device, out
 
 
 def evaluate(
@@ -26,7 +26,7 @@ def evaluate(
     from lma.training import load
     from lma.training.bundle import check_same_ids
 
-    bundle, data = load(model, device=device), Dataset.open(dataset)
+    bundle, data = load(model, device=checked_device(device)), Dataset.open(dataset)
     check_same_ids(bundle, data)
     metrics = measure(bundle.model, data, split, device=device)
     out.print(

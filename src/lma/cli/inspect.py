@@ -19,9 +19,13 @@ def inspect(
 ) -> None:
     """List a token's nearest tokens, by the share of codes that agree.
 
-    Example:
+    Many codes tell neighbours apart better than few: 64 or more for looking at.
 
-        lma inspect runs/signatures data/movielens "Toy Story" --table movie
+    Examples:
+
+        lma signatures data/movielens runs/look --method lma-context --set num_codes=64
+
+        lma inspect runs/look data/movielens "Toy Story" --table movie
     """
     from rich.table import Table
 

@@ -13,6 +13,8 @@ from lma.cli.console import err, fail
 from lma.errors import LmaError
 from lma.version import __version__
 
+STOPPED = 130  # the exit status of a program ended by Ctrl-C
+
 app = typer.Typer(
     name="lma",
     help="Embedding tables compressed by letting similar tokens share memory.",
@@ -58,10 +60,13 @@ def main() -> None:
     try:
         # The verbs return nothing; a number is the exit status of `typer.Exit`.
         status = app(standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else 0)
+        status = status if isinstance(status, int) else 0
+        if status == STOPPED:  # some versions of Typer turn Ctrl-C into this number
+            raise KeyboardInterrupt
+        sys.exit(status)
     except (KeyboardInterrupt, typer.Abort):
-        err.print("stopped; what was finished is kept, the same command goes on from there")
-        sys.exit(130)
+        err.print("stopped: runs that ended are kept; the same command goes on from there")
+        sys.exit(STOPPED)
     except Exception as error:
         if isinstance(error, _USAGE_ERROR):
             error.show()  # type: ignore[attr-defined]

@@ -12,8 +12,9 @@ from lma.cli.console import counter, out, progress, size
 def signatures(
     dataset: Path = typer.Argument(help="A prepared dataset."),
     target: Path = typer.Argument(metavar="OUT", help="Folder for signatures.safetensors."),
+    method: str = typer.Option("lma-learned", help="The method they are for."),
     setting: list[str] = typer.Option(
-        [], "--set", "-s", help="A setting of SignatureConfig, key=value (similarity, num_codes)."
+        [], "--set", "-s", help="A setting of the method, key=value: num_codes=32."
     ),
 ) -> None:
     """Fit signatures on the training rows of a dataset.
@@ -22,14 +23,15 @@ def signatures(
 
         lma signatures data/movielens runs/signatures
 
-        lma signatures data/criteo runs/rows --set similarity=rows --set sample_rows=125000
+        lma signatures data/criteo runs/rows --method lma-rows --set num_codes=32
     """
-    from lma.cli.settings import load_config
+    from lma.cli.settings import parse_options
     from lma.data import Dataset
-    from lma.signatures import SignatureConfig
-    from lma.training import SignatureShelf
+    from lma.training import ConfigError, SignatureShelf, method_spec
 
-    config = load_config(SignatureConfig, None, {}, setting)
+    _, config = method_spec(method).configure(parse_options(setting))
+    if config is None:
+        raise ConfigError(f"method {method!r} has no signatures")
     data = Dataset.open(dataset)
     with progress() as bars:
         shelf = SignatureShelf(data, counter(bars, "rows"))

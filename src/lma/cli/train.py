@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from lma.cli.console import out, progress
+from lma.cli.console import checked_device, out, progress, size
 
 
 def train(
@@ -44,10 +44,13 @@ def train(
     """
     from lma.cli.settings import load_config
     from lma.data import Dataset
-    from lma.results import append_result
+    from lma.files import replace_file
+    from lma.results import append_result, read_results
     from lma.signatures import SignatureTable
     from lma.training import RunConfig, SignatureShelf, run, save
+    from lma.training.checkpoint import check_checkpoint
     from lma.training.config import to_dict, to_toml
+    from lma.training.experiment import identity_of
 
     flags = {
         "method.name": method,
@@ -58,12 +61,20 @@ def train(
         "seed": seed,
         "max_rows": max_rows,
     }
+    checked_device(device)
     run_config = load_config(RunConfig, config, flags, setting)
     data = Dataset.open(dataset)
     fitted = None if signatures is None else SignatureTable.load(signatures)
-    target.mkdir(parents=True, exist_ok=True)
-    (target / "config.toml").write_text(to_toml(run_config), encoding="utf-8")
-    checkpoint = target / "checkpoint.pt"
+    if (target / "meta.json").exists():
+        raise ValueError(f"{target} is a dataset: choose another folder for the run")
+    checkpoint, lines = target / "checkpoint.pt", target / "results.jsonl"
+    identity = identity_of(data, run_config)
+    check_checkpoint(checkpoint, identity)
+    if lines.exists() and any(line.cell == identity for line in read_results(lines)):
+        out.print(f"{target} holds this run already; nothing was done")
+        return
+    with replace_file(target / "config.toml") as file:
+        file.write_text(to_toml(run_config), encoding="utf-8")
     with progress() as bars:
         fit = bars.add_task("signatures", total=None, note="", visible=False)
         shelf = SignatureShelf(
@@ -79,15 +90,18 @@ def train(
             checkpoint=checkpoint,
             progress=training_bar(bars, "training"),
         )
-    append_result(target / "results.jsonl", result)
     save(
         model,
         target / "model",
         encoder=data.encoder,
         info={"config": to_dict(run_config), "test": dict(result.test)},
     )
+    append_result(lines, result)
     checkpoint.unlink(missing_ok=True)
     out.print(str(model.embeddings.memory_report()), highlight=False)
+    folder = target / "model" / "encoder"
+    dictionary = sum(f.stat().st_size for f in folder.iterdir() if f.suffix == ".arrow")
+    out.print(f"(raw value -> id dictionaries, the same for every method: {size(dictionary)})")
     out.print(
         f"test AUC {result.test['auc']:.4f}, log-loss {result.test['log_loss']:.4f} "
         f"(validation {result.validation['auc']:.4f}); model in {target / 'model'}"

@@ -9,6 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from lma.buffers import FixedBuffers
+
 # Hidden sizes published with LMA-DLRM (Desai et al. 2021): 13-512-256-64-d and 512-256-1.
 DLRM_PAPER = {"bottom": (512, 256, 64), "top": (512, 256)}
 
@@ -27,7 +29,7 @@ class EmbeddingModule(Protocol):
         ...
 
 
-class DLRM(nn.Module):
+class DLRM(FixedBuffers):
     """Bottom MLP on dense features, pairwise dots of all vectors, top MLP to one logit.
 
         dense ------> bottom MLP --> x_0 --+

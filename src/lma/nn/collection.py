@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lma.allocation import Table
 from lma.allocation.base import Allocation
+from lma.buffers import FixedBuffers
 from lma.kernels.rule import Rule
 from lma.nn.bags import checked_offsets
 from lma.nn.embedding import MODES, pooled
@@ -44,7 +45,7 @@ class EmbeddingBagConfig:
         object.__setattr__(self, "feature_names", tuple(self.feature_names) or (self.name,))
 
 
-class EmbeddingBagCollection(nn.Module):
+class EmbeddingBagCollection(FixedBuffers):
     """Pooled vectors of all features, concatenated, from one lookup per step.
 
     Input, either of:

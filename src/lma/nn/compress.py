@@ -10,6 +10,7 @@ from torch import nn
 from lma.allocation import Table
 from lma.nn.embedding import Embedding, EmbeddingBag
 from lma.nn.memory import SharedMemory
+from lma.signatures import SignatureTable
 
 MEMORY_NAME = "lma_memory"
 
@@ -50,6 +51,13 @@ def compress_(
     unknown = sorted(set(names) - set(found))
     if unknown:
         raise ValueError(f"tables: no embedding modules {unknown}; there are {sorted(found)}")
+    signatures = memory_arguments.get("signatures")
+    if isinstance(signatures, SignatureTable):
+        strangers = sorted(set(names.values()) - set(signatures.tables))
+        if strangers:
+            raise ValueError(
+                f"tables: the signatures have no {strangers}; there are {list(signatures.tables)}"
+            )
     if not found:
         raise ValueError("compress_: the model has no nn.Embedding or nn.EmbeddingBag to replace")
     if "" in found:

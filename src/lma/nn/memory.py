@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lma.allocation import Allocation, Budget, Lma, Method, Table
 from lma.allocation.base import Group
 from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM, count_tokens
+from lma.buffers import FixedBuffers
 from lma.kernels import ops
 from lma.kernels.lookup import lookup
 from lma.kernels.touched import Update, lookup_touched
@@ -21,7 +22,7 @@ from lma.signatures import LogStats, SignatureTable
 POLICIES = ("error", "wrap", "clamp")
 
 
-class SharedMemory(nn.Module):
+class SharedMemory(FixedBuffers):
     """A memory of `num_blocks x block_size` floats and the allocation that says who reads what.
 
     It is the sole owner of its weights: modules made with `memory=` refer to it without
@@ -83,8 +84,11 @@ class SharedMemory(nn.Module):
             )
         )
         sizes = [-1 if t.num_embeddings is None else t.num_embeddings for t in allocation.tables]
+        # Where the allocation is: beside the weights, unless those are on the meta device.
         self.register_buffer(
-            "sizes", torch.tensor(sizes, dtype=torch.int64, device=device), persistent=False
+            "sizes",
+            torch.tensor(sizes, dtype=torch.int64, device=allocation.header.device),
+            persistent=False,
         )
         self._bounded = any(size >= 0 for size in sizes)
         # A table of no tokens has no id to mend a wrong one to.
@@ -225,9 +229,12 @@ class MemoryReport:
             f"signatures {self.bytes.signatures:>15,} bytes",
             f"index      {self.bytes.index:>15,} bytes",
             f"serving    {self.bytes.serving:>15,} bytes",
-            f"full       {self.full_bytes:>15,} bytes at these dimensions, "
-            f"{self.compression:.1f}x smaller than at {REFERENCE_DIM}",
         ]
+        if self.full_bytes:
+            lines.append(
+                f"full       {self.full_bytes:>15,} bytes at these dimensions, "
+                f"{self.compression:.1f}x smaller than at {REFERENCE_DIM}"
+            )
         if self.unbounded:
-            lines.append("tables without num_embeddings are not in the last line")
+            lines.append("(tables without num_embeddings have no full size)")
         return "\n".join(lines)

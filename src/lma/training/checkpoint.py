@@ -23,7 +23,7 @@ class TrainingState:
         batch: Batches done of the next one.
         step: Steps done in all.
         curve: Evaluations so far.
-        best_auc: Best validation AUC.
+        best_quality: Best validation AUC.
         best: Model state at that evaluation, or None.
         stale: Evaluations since the best one.
         loss_sum, loss_rows: Training loss since the last evaluation.
@@ -35,7 +35,7 @@ class TrainingState:
     batch: int = 0
     step: int = 0
     curve: list[dict[str, float]] = dataclasses.field(default_factory=list)
-    best_auc: float = float("-inf")
+    best_quality: float = float("-inf")
     best: dict[str, torch.Tensor] | None = None
     stale: int = 0
     loss_sum: float = 0.0
@@ -52,17 +52,24 @@ def save_checkpoint(
     state: TrainingState,
 ) -> None:
     """Write atomically; `identity` names the run whose config may continue from it."""
+    content = {
+        "format": FORMAT,
+        "identity": identity,
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "state": vars(state),
+    }
     with replace_file(path) as target:
-        torch.save(
-            {
-                "format": FORMAT,
-                "identity": identity,
-                "model": model.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "state": vars(state),
-            },
-            target,
-        )
+        try:
+            torch.save(content, target)
+        except RuntimeError as error:  # how torch's zip writer says that the disk is full
+            raise OSError(f"{path}: could not be written ({error})") from error
+
+
+def check_checkpoint(path: Path, identity: str) -> None:
+    """Refuse a checkpoint of another run before anything of it is overwritten."""
+    if path.exists():
+        _read(path, identity)
 
 
 def load_checkpoint(
@@ -71,8 +78,15 @@ def load_checkpoint(
     """Restore what `save_checkpoint` wrote; None where there is no file."""
     if not path.exists():
         return None
+    content = _read(path, identity)
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    return TrainingState(**content["state"])
+
+
+def _read(path: Path, identity: str) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = torch.load(path, weights_only=True)
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
         if content["format"] != FORMAT:
             raise FormatError(f"{path}: checkpoint of format {content['format']}, not {FORMAT}")
     except FormatError:
@@ -86,6 +100,4 @@ def load_checkpoint(
             f"{path} belongs to run {content['identity']}, this is run {identity}: "
             "the config has changed; delete the checkpoint to start anew"
         )
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
-    return TrainingState(**content["state"])
+    return content

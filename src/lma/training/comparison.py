@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lma.errors import BudgetError
+from lma.errors import BudgetError, UnsupportedError
 from lma.results import RunResult, append_result, read_results
 from lma.training.config import CompareConfig, ConfigError, MethodConfig, RunConfig
 from lma.training.experiment import SignatureShelf, identity_of, run
@@ -89,11 +89,19 @@ def compare(
         if identity not in done:
             step = None if progress is None else progress(run_config, number, len(wanted))
             try:
-                _, result = run(dataset, run_config, shelf, device=device, progress=step)
-            except BudgetError as error:
+                _, result = run(
+                    dataset,
+                    run_config,
+                    shelf,
+                    device=device,
+                    checkpoint=(checkpoint := results.with_name(f".{results.name}.{identity}.pt")),
+                    progress=step,
+                )
+            except (BudgetError, UnsupportedError) as error:
                 skipped.append(Skipped(run_config, str(error)))
                 continue
             append_result(results, result)
+            checkpoint.unlink(missing_ok=True)
             done[identity] = result
         found.append(done[identity])
     return found, skipped

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import platform
 import subprocess
 import sys
@@ -52,6 +54,7 @@ class SignatureShelf:
     ) -> SignatureTable:
         """Signatures of `num_signed` tokens per table; None: of all with enough support."""
         if self._given is not None:
+            _check_given(self._given, config)
             return self._given
         signed = num_signed or {
             name: stats.tokens_with(config.min_support) for name, stats in self.stats.tables.items()
@@ -62,6 +65,17 @@ class SignatureShelf:
                 self.dataset, config, num_signed=signed, progress=self.progress
             )
         return self._fitted[key]
+
+
+def _check_given(signatures: SignatureTable, config: SignatureConfig) -> None:
+    """Refuse signatures of another similarity or kind than the method's own."""
+    for section in signatures.sections:
+        found, wanted = (section.similarity, section.kind), (config.similarity, config.kind)
+        if found != wanted and section.similarity != "vectors":
+            raise ValueError(
+                f"the signatures given are {found[0]} ({found[1]}), the method uses {wanted[0]} "
+                f"({wanted[1]}): name the method they were fitted for, or fit others"
+            )
 
 
 def reference_bytes(stats: LogStats) -> int:
@@ -161,9 +175,19 @@ def config_of(dataset: Any, config: RunConfig) -> dict[str, Any]:
     values["data"] = {
         "name": dataset.schema.name,
         "description": dataset.schema.description,
+        "fingerprint": dataset_fingerprint(dataset),
         "rows": {split: dataset.num_rows(split) for split in ("train", "validation", "test")},
     }
     return values
+
+
+def dataset_fingerprint(dataset: Any) -> str:
+    """Sixteen hex digits of what a dataset was made from and how; "" where it does not say."""
+    meta = getattr(dataset, "meta", {})
+    keys = ("sources", "format", "ids", "min_count", "max_rows", "split", "schema")
+    known = {key: meta[key] for key in keys if key in meta}
+    text = json.dumps(known, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if known else ""
 
 
 def _result(

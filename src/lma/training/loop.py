@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from lma.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from lma.training.config import TrainingConfig
+from lma.training.interrupt import DeferredInterrupt
 from lma.training.metrics import Metrics, evaluate, score
 from lma.training.optimizers import make_optimizer, rate_factor, training_extra_bytes
 
@@ -68,6 +69,8 @@ def train(
         identity: What the checkpoint must have been written for.
         progress: Called after every step with (step, steps in all, state).
     """
+    if dataset.num_rows("validation") == 0:
+        raise ValueError("train: the log has no validation rows to choose the best weights by")
     rows = dataset.num_rows("train")
     rows = rows if max_rows is None else min(rows, max_rows)
     if rows == 0:
@@ -86,57 +89,65 @@ def train(
     state = state or TrainingState()
 
     saved_at = time.monotonic()
-    while state.epoch < config.epochs and not _finished(state, config):
-        batches = dataset.batches(
-            "train",
-            config.batch_size,
-            shuffle=True,
-            seed=seed,
-            epoch=state.epoch,
-            start_batch=state.batch,
-            max_rows=max_rows,
-        )
-        model.train()
-        for batch in batches:
-            started = time.perf_counter()
-            factor = rate_factor(state.step, total_steps, config)
-            for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
-                group["lr"] = rate * factor
-            loss = F.binary_cross_entropy_with_logits(
-                score(model, batch, device), batch.labels.to(device)
+    with DeferredInterrupt() as interrupt:
+        while state.epoch < config.epochs and not _finished(state, config):
+            batches = dataset.batches(
+                "train",
+                config.batch_size,
+                shuffle=True,
+                seed=seed,
+                epoch=state.epoch,
+                start_batch=state.batch,
+                max_rows=max_rows,
             )
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            state.loss_sum += float(loss.detach()) * len(batch.labels)
-            state.loss_rows += len(batch.labels)
-            state.step += 1
-            state.batch += 1
-            state.train_seconds += time.perf_counter() - started
-            if not state.training_extra:
-                state.training_extra = training_extra_bytes(embeddings, optimizer)
-            if progress is not None:
-                progress(state.step, total_steps, state)
-            due = state.batch in evaluate_at
-            if due:
-                _evaluate(model, dataset, state, device)
-            # Between steps only: a checkpoint is always of a whole step.
-            if checkpoint and (due or time.monotonic() - saved_at > SAVE_EVERY_S):
-                save_checkpoint(checkpoint, identity, model, optimizer, state)
-                saved_at = time.monotonic()
-            if due and _finished(state, config):
-                break
-        else:
-            state.epoch, state.batch = state.epoch + 1, 0
+            model.train()
+            for batch in batches:
+                started = time.perf_counter()
+                factor = rate_factor(state.step, total_steps, config)
+                for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+                    group["lr"] = rate * factor
+                loss = F.binary_cross_entropy_with_logits(
+                    score(model, batch, device), batch.labels.to(device)
+                )
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                state.loss_sum += float(loss.detach()) * len(batch.labels)
+                state.loss_rows += len(batch.labels)
+                state.step += 1
+                state.batch += 1
+                state.train_seconds += time.perf_counter() - started
+                if not state.training_extra:
+                    state.training_extra = training_extra_bytes(embeddings, optimizer)
+                if progress is not None:
+                    progress(state.step, total_steps, state)
+                due = state.batch in evaluate_at
+                if due:
+                    _evaluate(model, dataset, state, device)
+                # Between steps only: a checkpoint is always of a whole step.
+                old = time.monotonic() - saved_at > SAVE_EVERY_S
+                if checkpoint and (due or old or interrupt.requested):
+                    save_checkpoint(checkpoint, identity, model, optimizer, state)
+                    saved_at = time.monotonic()
+                interrupt.obey()
+                if due and _finished(state, config):
+                    break
+            else:
+                state.epoch, state.batch = state.epoch + 1, 0
     if state.best is not None:
         model.load_state_dict(state.best)
-    best = max(state.curve, key=lambda point: point["auc"])
+    best = max(state.curve, key=_quality)
     return Outcome(
         tuple(state.curve),
         Metrics(best["auc"], best["log_loss"], int(best["rows"])),
         state.train_seconds,
         state.training_extra,
     )
+
+
+def _quality(point: Mapping[str, float]) -> float:
+    """What is to be high: validation AUC, or, where one class gives none, minus the log-loss."""
+    return -point["log_loss"] if math.isnan(point["auc"]) else point["auc"]
 
 
 def _finished(state: TrainingState, config: TrainingConfig) -> bool:
@@ -161,8 +172,9 @@ def _evaluate(
         }
     )
     state.loss_sum, state.loss_rows = 0.0, 0
-    if metrics.auc > state.best_auc or state.best is None:
-        state.best_auc, state.stale = metrics.auc, 0
+    quality = _quality(state.curve[-1])
+    if quality > state.best_quality or state.best is None:
+        state.best_quality, state.stale = quality, 0
         state.best = copy.deepcopy(model.state_dict())
     else:
         state.stale += 1
