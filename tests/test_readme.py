@@ -72,3 +72,7 @@ def test_links_lead_somewhere(file):
 
 def test_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_no_placeholder_is_left():
+    assert not re.search(r"^[A-Z]{5,}$", (ROOT / "README.md").read_text(), re.M)
