@@ -43,10 +43,8 @@ def test_guide(tmp_path):
 
 
 def test_the_guide_s_settings_are_settings():
-    import tomllib
-
     from lma.training import RunConfig, method_spec
-    from lma.training.config import from_dict
+    from lma.training.config import from_dict, tomllib
 
     (text,) = blocks("docs/guide.md", "toml")
     config = from_dict(RunConfig, tomllib.loads(text))

@@ -1,10 +1,9 @@
 """Configs: TOML there and back, and what a typing error is told."""
 
 import pytest
-import tomllib
 
 from lma.training import CompareConfig, ConfigError, RunConfig, TrainingConfig
-from lma.training.config import from_dict, read_toml, to_dict, to_toml
+from lma.training.config import from_dict, read_toml, to_dict, to_toml, tomllib
 from lma.training.methods import METHODS, method_spec
 
 
