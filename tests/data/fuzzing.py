@@ -19,10 +19,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from lma.data import TableSchema, read_raw
+from lma.data import TableSchema, prepare, read_raw
 from lma.data import text_blocks as blocks_module
 from lma.errors import DataError
 
+SPLITS = ("train", "validation", "test")
 SEEDS = Path(__file__).with_name("fuzz_seeds")
 
 TABLE = TableSchema.from_dict(
@@ -116,11 +117,42 @@ def run(kind: str, data: bytes, folder: Path, block_bytes: int = 1 << 24) -> str
         return "refused"
     finally:
         blocks_module.BLOCK_BYTES = usual
+    if kind == "criteo":
+        compare_parsers(path, folder_of(path))
     if kind == "criteo" and data[:2] != b"\x1f\x8b" and data[:4] != b"\x28\xb5\x2f\xfd":
         compare_criteo(data, frame)
     elif "label" in frame.columns and not frame["label"].is_in([0.0, 1.0]).all():
         raise ValueError("a label is not 0 or 1")
     return "read"
+
+
+def folder_of(path: Path) -> Path:
+    """A fresh folder beside a file."""
+    return Path(tempfile.mkdtemp(dir=path.parent))
+
+
+def compare_parsers(path: Path, folder: Path) -> None:
+    """Whether the compiled and the readable parser prepare the same dataset, or both refuse."""
+    found = []
+    for compiled in (False, True):
+        try:
+            data = prepare(
+                "criteo",
+                path,
+                folder / str(compiled),
+                on_error="skip",
+                max_bad=10**9,
+                compiled=compiled,
+                split="random",
+            )
+        except DataError as error:
+            found.append(("refused", str(error)))
+            continue
+        batches = [b for split in SPLITS for b in data.batches(split, 1 << 16)]
+        tensors = [t.numpy().tobytes() for b in batches for t in (b.dense, b.values, b.labels)]
+        found.append((data.meta["rows"], data.meta["bad_rows"], tensors))
+    if found[0] != found[1]:
+        raise ValueError(f"the parsers differ: {found[0][:2]} and {found[1][:2]}")
 
 
 def compare_criteo(data: bytes, frame: pl.DataFrame) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import sys
+import time
 
 import numpy as np
 import polars as pl
@@ -25,6 +27,9 @@ from lma.data import Dataset, prepare, read_raw
 from lma.data import text_blocks as blocks_module
 from lma.errors import DataError
 from lma.hashing import hash_string, to_signed
+
+# The package offers the function of the same name in its place.
+prepare_module = sys.modules["lma.data.prepare"]
 
 GOOD = criteo_line("1", range(13), ["0123abcd"] * 26)
 
@@ -217,6 +222,22 @@ def test_a_mostly_bad_file_is_read_whole_where_that_is_allowed(tmp_path, monkeyp
     dataset = prepare("criteo", path, tmp_path / "d", on_error="skip", max_bad="80%")
     assert dataset.meta["rows"] == 5000
     assert dataset.meta["bad_rows"] == 15_000
+
+
+def test_reading_ahead_does_not_make_a_log_worse_than_it_is(tmp_path, monkeypatch):
+    # Parsing runs ahead of sorting into shards: what is bad in rows to come must not be held
+    # against the rows done so far.
+    monkeypatch.setattr(blocks_module, "BLOCK_BYTES", 100_000)
+    add = prepare_module._Run._add
+
+    def slowly(run, chunk, rows):
+        time.sleep(0.02)
+        add(run, chunk, rows)
+
+    monkeypatch.setattr(prepare_module._Run, "_add", slowly)
+    path = write_lines(tmp_path / "log", (["hello"] * 3 + [GOOD]) * 5000)
+    dataset = prepare("criteo", path, tmp_path / "d", on_error="skip", max_bad="76%")
+    assert (dataset.meta["rows"], dataset.meta["bad_rows"]) == (5000, 15_000)
 
 
 def test_unusable_files(tmp_path):

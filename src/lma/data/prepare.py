@@ -159,13 +159,11 @@ class _Run:
         total = sum(file.stat().st_size for file in self._reader.files)
         done = 0
         # Parsing, hashing and sorting into shards overlap.
-        chunks = prefetch(self._reader.chunks(bad, max_rows), 1)
+        chunks = prefetch(_not_hopeless(self._reader.chunks(bad, max_rows), bad), 1)
         with contextlib.closing(prefetch(self._hash(chunks), 1)) as hashed:
             for chunk, rows in hashed:
                 self._add(chunk, rows)
                 done += len(chunk.rows)
-                if bad.hopeless(done + bad.count):
-                    break
                 if progress is not None:
                     progress(done, chunk.bytes_done, total)
         for writer in self._writers:
@@ -324,3 +322,17 @@ def _versions() -> dict[str, Any]:
         "polars": pl.__version__,
         "pyarrow": pa.__version__,
     }
+
+
+def _not_hopeless(chunks: Iterator[RawChunk], bad: BadRows) -> Iterator[RawChunk]:
+    """The chunks, until far too many rows were bad.
+
+    Asked where chunks are parsed: further down the pipeline bad rows of later chunks have been
+    counted already, and good ones not.
+    """
+    good = 0
+    for chunk in chunks:
+        good += len(chunk.rows)
+        if bad.hopeless(good + bad.count):
+            bad.check(good + bad.count)
+        yield chunk
