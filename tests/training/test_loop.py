@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import os
+import signal
 
 import pytest
 import torch
@@ -73,6 +75,25 @@ def test_a_killed_run_goes_on_bit_for_bit(log, tmp_path, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             fit(log, checkpoint=path, identity="a", progress=kill)
     model, outcome = fit(log, checkpoint=path, identity="a", progress=kill)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, model.state_dict()[name]), name
+    assert outcome.curve == expected.curve
+
+
+def test_ctrl_c_saves_the_step_it_is_in_and_goes_on_bit_for_bit(log, tmp_path):
+    whole, expected = fit(log)
+    handler = signal.getsignal(signal.SIGINT)
+
+    def interrupt(step, total, state):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(KeyboardInterrupt):
+        fit(log, checkpoint=path, identity="a", progress=interrupt)
+    assert torch.load(path, weights_only=True)["state"]["step"] == 3
+    assert signal.getsignal(signal.SIGINT) is handler
+    model, outcome = fit(log, checkpoint=path, identity="a")
     for name, tensor in whole.state_dict().items():
         assert torch.equal(tensor, model.state_dict()[name]), name
     assert outcome.curve == expected.curve
