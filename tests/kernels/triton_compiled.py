@@ -19,7 +19,7 @@ from lma.kernels.gpu.pool_kernel import dot_kernel, pool_kernel, scatter_kernel
 POINTERS = {
     "ids": "*i64", "numbers": "*i64", "layout": "*i64", "seeds": "*i64", "draws": "*u8",
     "codes": "*u8", "fingerprints": "*i16", "overflow": "*i64", "offsets": "*i64",
-    "columns": "*i64", "modes": "*i64", "starts": "*i32",
+    "columns": "*i64", "modes": "*i64", "starts": "*i32", "scales": "*fp16",
 }  # fmt: skip
 FLOATS = ("weight", "grad", "factors", "out")
 
@@ -31,8 +31,9 @@ FLOATS = ("weight", "grad", "factors", "out")
     [
         (starts_kernel, {"SIGNED": True, "BLOCK": 128}),
         (starts_kernel, {"SIGNED": False, "BLOCK": 128}),
-        (pool_kernel, {"BAGS": True, "FACTORS": True, "BLOCK": 64}),
-        (pool_kernel, {"BAGS": False, "FACTORS": False, "BLOCK": 16}),
+        (pool_kernel, {"BAGS": True, "FACTORS": True, "SCALES": False, "BLOCK": 64}),
+        (pool_kernel, {"BAGS": False, "FACTORS": False, "SCALES": False, "BLOCK": 16}),
+        (pool_kernel, {"BAGS": True, "FACTORS": True, "SCALES": True, "BLOCK": 64}),
         (scatter_kernel, {"BAGS": True, "FACTORS": True, "BLOCK": 64}),
         (dot_kernel, {"BAGS": True, "BLOCK": 64}),
     ],
@@ -43,6 +44,8 @@ def test_kernels_compile(kernel: Any, constants: dict[str, Any], real: str) -> N
         types["out"] = "*i32"
         if real != "fp32":
             pytest.skip("has no floats")
+    if constants.get("SCALES"):
+        types |= {"weight": "*i8", "out": "*fp32"}
     if kernel is scatter_kernel:
         types["out"] = "*fp32"
     signature = {

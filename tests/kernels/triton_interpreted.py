@@ -13,6 +13,7 @@ import torch
 from rule_cases import KINDS, Case, bag_ids, bag_offsets, named_case, one_hot_ids
 
 from lma.kernels.reference import lookup as reference
+from lma.kernels.reference import quantised
 
 # Torch and Triton warn of their own old habits.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -85,6 +86,31 @@ def test_lookup_and_gradients(
         for found, wanted in zip(*both, strict=True):
             assert found.dtype == dtype
             torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("bags", [False, True], ids=["one id", "bags"])
+@pytest.mark.parametrize("name", ["all", "unsigned"])
+def test_lookup_in_int8(kernels: ModuleType, name: str, bags: bool) -> None:
+    case = named_case(name, 4, private=True)
+    features = len(case.dims)
+    generator = torch.Generator().manual_seed(0)
+    offsets = bag_offsets(features, 5, 3, generator) if bags else None
+    ids = one_hot_ids(case, 5, generator)
+    if offsets is not None:
+        ids = bag_ids(case, offsets, 5, generator)
+    stored = quantised.quantise(case.weight())
+    factors = torch.randn(len(ids), generator=generator)
+    sums = torch.zeros(features, dtype=torch.int64)
+    for modes, own in ((torch.arange(features) % 2, None), (sums, factors)):
+        found, wanted = (
+            backend.lookup_quantised(
+                *stored, ids, offsets, own, case.numbers, case.columns, modes, *case.rule,
+                case.pieces, case.width,
+            )
+            for backend in (kernels, quantised)
+        )  # fmt: skip
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, wanted)
 
 
 def test_deterministic_algorithms_use_the_reference(kernels: ModuleType) -> None:

@@ -15,6 +15,7 @@ from lma.buffers import FixedBuffers
 from lma.errors import StateMismatchError
 from lma.hashing import HASH_VERSION, hash_string, table_salt, to_signed
 from lma.kernels.lookup import chunk_starts, lookup
+from lma.kernels.reference.quantised import Quantised, dequantise, read_floats, read_rows
 from lma.kernels.rule import Rule
 from lma.kernels.touched import lookup_touched
 from lma.results import ByteCount
@@ -162,6 +163,20 @@ class Allocation(FixedBuffers):
         if self.block_size == 1:
             return gather_floats(weight, self.locations(ids, numbers, group), sparse)
         return F.embedding(self.blocks(ids, numbers, group), weight, sparse=sparse).flatten(-2)
+
+    def quantised_vectors(
+        self, weight: Quantised, ids: Tensor, numbers: Tensor, group: Group
+    ) -> Tensor:
+        """`vectors` of an int8 memory, of methods without a `rule`: float32 [..., dim].
+
+        Where vectors are rows, only those are turned into floats; a method that computes vectors
+        in its own way gets the floats of its whole memory, unless it knows better.
+        """
+        if type(self).vectors is Allocation.vectors:
+            if self.block_size == 1:
+                return read_floats(weight, self.locations(ids, numbers, group))
+            return read_rows(weight, self.blocks(ids, numbers, group)).flatten(-2)
+        return self.vectors(dequantise(*weight), ids, numbers, group, False)
 
     def fused_vectors(
         self, fused_lookup: Callable[..., Tensor], ids: Tensor, numbers: Tensor, group: Group

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lma.allocation.base import Allocation, Group
 from lma.allocation.tables import FLOAT_BYTES, Budget, Table, shared_dim, sizes_of
 from lma.errors import BudgetError
+from lma.kernels.reference.quantised import Quantised, read_rows
 from lma.signatures.stats import LogStats
 from lma.signatures.table import SignatureTable
 
@@ -98,12 +99,25 @@ class QuotientRemainderAllocation(Allocation):
         self, weight: Tensor, ids: Tensor, numbers: Tensor, group: Group, sparse: bool
     ) -> Tensor:
         """Products of the two rows."""
+        return self._products(
+            lambda rows: F.embedding(rows, weight, sparse=sparse), ids, numbers, group
+        )
+
+    def quantised_vectors(
+        self, weight: Quantised, ids: Tensor, numbers: Tensor, group: Group
+    ) -> Tensor:
+        """Products of the two rows."""
+        return self._products(lambda rows: read_rows(weight, rows), ids, numbers, group)
+
+    def _products(
+        self, read: Callable[[Tensor], Tensor], ids: Tensor, numbers: Tensor, group: Group
+    ) -> Tensor:
         count = self.remainders[numbers]
         quotient = self.bases[numbers] + count + ids // count
         whole = self.whole[numbers] == 1
-        remainder = F.embedding(self.blocks(ids, numbers, group).squeeze(-1), weight, sparse=sparse)
+        remainder = read(self.blocks(ids, numbers, group).squeeze(-1))
         # A whole table has no quotient row: read some row that exists and take ones instead.
-        factor = F.embedding(quotient.masked_fill(whole, 0), weight, sparse=sparse)
+        factor = read(quotient.masked_fill(whole, 0))
         return remainder * factor.masked_fill(whole.unsqueeze(-1), 1.0)
 
     @property

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lma.kernels import ops
+from lma.kernels.reference.quantised import Quantised
 from lma.kernels.rule import Rule
 
 
@@ -30,7 +31,7 @@ def chunk_starts(rule: Rule, ids: Tensor, numbers: Tensor, unit: int, pieces: in
 
 
 def lookup(
-    weight: Tensor,
+    weight: Tensor | Quantised,
     rule: Rule,
     ids: Tensor,
     numbers: Tensor,
@@ -41,14 +42,15 @@ def lookup(
     offsets: Tensor | None = None,
     factors: Tensor | None = None,
 ) -> Tensor:
-    """Pooled vectors of all features in one call, differentiable in `weight` and `factors`.
+    """Pooled vectors of all features in one call, differentiable in float weights and `factors`.
 
     out[r, columns[f] + i] = sum over the entries e of feature f's bag in row r of
     factors[e] * vector(e)[i], divided by the bag's length where modes[f] is 1. An empty bag gives
-    zeros. Sums are taken in float32 at least; the result has the dtype of `weight`.
+    zeros. Sums are taken in float32 at least; the result has the dtype of `weight`, float32 if that
+    is int8.
 
     Args:
-        weight: The memory, [num_blocks, block_size], float.
+        weight: The memory, [num_blocks, block_size]: floats, or int8 with its scales.
         rule: Where vectors lie.
         ids: Token ids accepted by their tables, int64 [entries].
         numbers: Table of every feature, int64 [features].
@@ -64,6 +66,15 @@ def lookup(
         [batch, width].
     """
     check_lookup(weight, ids, numbers, offsets, factors)
+    if isinstance(weight, Quantised):
+        if factors is not None and factors.requires_grad and torch.is_grad_enabled():
+            raise RuntimeError(
+                "lookup: factors of an int8 memory have no gradient: use torch.no_grad(), or the "
+                "memory in floats"
+            )
+        return ops.lookup_quantised(  # type: ignore[no-any-return]
+            *weight, ids, offsets, factors, numbers, columns, modes, *rule, pieces, width
+        )
     keep = torch.is_grad_enabled() and (
         weight.requires_grad or (factors is not None and factors.requires_grad)
     )
@@ -74,7 +85,7 @@ def lookup(
 
 
 def check_lookup(
-    weight: Tensor,
+    weight: Tensor | Quantised,
     ids: Tensor,
     numbers: Tensor,
     offsets: Tensor | None,

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lma.kernels.reference import inputs, touched
+from lma.kernels.reference import inputs, quantised, touched
 from lma.kernels.reference import lookup as reference
 
 _RULE = (
@@ -28,13 +28,13 @@ def _op(name: str, schema: str, default: Any) -> Any:
     return torch.library.custom_op(f"lma::{name}", default, mutates_args=(), schema=schema)
 
 
-def gpu() -> Any:
-    """The Triton kernels; the reference where this system has no Triton."""
+def gpu(function: Any) -> Any:
+    """The Triton twin of a reference function; itself where this system has no Triton."""
     if importlib.util.find_spec("triton") is None:
-        return reference
+        return function
     from lma.kernels.gpu import lookup as triton_lookup
 
-    return triton_lookup
+    return getattr(triton_lookup, function.__name__)
 
 
 # --- inputs -------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def _starts_cpu(*args: Any) -> Tensor:
 
 @starts.register_kernel("cuda")  # type: ignore[untyped-decorator]
 def _starts_cuda(*args: Any) -> Tensor:
-    return gpu().starts(*args)  # type: ignore[no-any-return]
+    return gpu(reference.starts)(*args)  # type: ignore[no-any-return]
 
 
 @starts.register_fake  # type: ignore[untyped-decorator]
@@ -116,7 +116,7 @@ def _lookup_cpu(*args: Any) -> tuple[Tensor, Tensor]:
 
 @lookup.register_kernel("cuda")  # type: ignore[untyped-decorator]
 def _lookup_cuda(*args: Any) -> tuple[Tensor, Tensor]:
-    return gpu().lookup(*args)  # type: ignore[no-any-return]
+    return gpu(reference.lookup)(*args)  # type: ignore[no-any-return]
 
 
 @lookup.register_fake  # type: ignore[untyped-decorator]
@@ -160,6 +160,37 @@ def _lookup_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
 lookup.register_autograd(_lookup_backward, setup_context=_remember)
 
 
+# --- lookup in an int8 memory, for inference ------------------------------------------------
+
+lookup_quantised = _op(
+    "lookup_quantised",
+    f"(Tensor values, Tensor scales, Tensor ids, {_BAGS}, {_RULE}, int chunk, int stride, "
+    "int lead, int pieces, int width) -> Tensor",
+    quantised.lookup_quantised,
+)
+
+
+@lookup_quantised.register_kernel("cpu")  # type: ignore[untyped-decorator]
+def _lookup_quantised_cpu(*args: Any) -> Tensor:
+    from lma.kernels.cpu import quantised as cpu
+
+    return cpu.lookup_quantised(*args)
+
+
+@lookup_quantised.register_kernel("cuda")  # type: ignore[untyped-decorator]
+def _lookup_quantised_cuda(*args: Any) -> Tensor:
+    return gpu(quantised.lookup_quantised)(*args)  # type: ignore[no-any-return]
+
+
+@lookup_quantised.register_fake  # type: ignore[untyped-decorator]
+def _lookup_quantised_fake(
+    values: Tensor, scales: Tensor, ids: Tensor, offsets: Any, factors: Any, numbers: Tensor,
+    *args: Any,
+) -> Tensor:  # fmt: skip
+    slots = ids.shape[0] if offsets is None else offsets.shape[0] - 1
+    return scales.new_empty(slots // numbers.shape[0], args[-1], dtype=torch.float32)
+
+
 # --- the dense gradient of the memory -----------------------------------------------------
 
 lookup_grad = _op(
@@ -179,7 +210,7 @@ def _lookup_grad_cpu(*args: Any) -> Tensor:
 
 @lookup_grad.register_kernel("cuda")  # type: ignore[untyped-decorator]
 def _lookup_grad_cuda(*args: Any) -> Tensor:
-    return gpu().lookup_grad(*args)  # type: ignore[no-any-return]
+    return gpu(reference.lookup_grad)(*args)  # type: ignore[no-any-return]
 
 
 @lookup_grad.register_fake  # type: ignore[untyped-decorator]
@@ -206,7 +237,7 @@ def _factors_grad_cpu(*args: Any) -> Tensor:
 
 @factors_grad.register_kernel("cuda")  # type: ignore[untyped-decorator]
 def _factors_grad_cuda(*args: Any) -> Tensor:
-    return gpu().factors_grad(*args)  # type: ignore[no-any-return]
+    return gpu(reference.factors_grad)(*args)  # type: ignore[no-any-return]
 
 
 @factors_grad.register_fake  # type: ignore[untyped-decorator]

@@ -1,5 +1,6 @@
 """Modules: the shared memory and torch's embedding modules over it."""
 
+from lma.kernels.reference.quantised import Quantised, dequantise, quantise
 from lma.nn.collection import EmbeddingBagCollection, EmbeddingBagConfig
 from lma.nn.compress import compress_
 from lma.nn.embedding import Embedding, EmbeddingBag
@@ -13,6 +14,9 @@ __all__ = [
     "EmbeddingBagConfig",
     "FusedOptimizer",
     "MemoryReport",
+    "Quantised",
     "SharedMemory",
     "compress_",
+    "dequantise",
+    "quantise",
 ]

@@ -243,7 +243,8 @@ class EmbeddingBag(_TableModule):
             bounds = checked_offsets(offsets, len(ids), include_last=self.include_last_offset)
         else:
             raise ValueError(f"ids must have 1 or 2 dimensions, found {list(ids.shape)}")
-        if self.padding_idx is not None and self._padding_row is None:
+        pooled_by_torch = self._padding_row is not None and not self.memory.quantised
+        if self.padding_idx is not None and not pooled_by_torch:
             keep = ids != self.padding_idx
             ids, bounds, per_sample_weights = drop_entries(keep, ids, bounds, per_sample_weights)
         numbers = self._numbers(ids)
@@ -275,7 +276,7 @@ def pooled(
         return memory.fused_lookup(
             ids, numbers, columns, means, [group], group[0], offsets, weights
         )
-    if memory.allocation.whole_rows:
+    if memory.allocation.whole_rows and not memory.quantised:
         # One row per token: torch's own kernel, bit for bit what nn.EmbeddingBag does.
         rows = memory.allocation.blocks(ids, numbers, group).squeeze(-1)
         return F.embedding_bag(

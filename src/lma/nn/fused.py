@@ -79,6 +79,8 @@ class FusedOptimizer:
                 raise ValueError(f"{name} cannot work in a fused update: {REFUSED[name]}")
         if memory.allocation.rule() is None:
             raise ValueError(f"{type(memory.allocation).__name__} has no fused kernels: {_DENSE}")
+        if memory.quantised:
+            raise ValueError("FusedOptimizer: an int8 memory has no gradients")
         if memory.update is not None:
             raise ValueError("the memory already has a FusedOptimizer: close it first")
         self.memory, self.method, self.lr = memory, method, lr

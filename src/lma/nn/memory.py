@@ -13,13 +13,16 @@ from lma.allocation import Allocation, Budget, Lma, Method, Table
 from lma.allocation.base import Group
 from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM, count_tokens
 from lma.buffers import FixedBuffers
+from lma.errors import StateMismatchError
 from lma.kernels import ops
 from lma.kernels.lookup import lookup
+from lma.kernels.reference.quantised import Quantised, num_groups, quantise
 from lma.kernels.touched import Update, lookup_touched
 from lma.results import ByteCount
 from lma.signatures import LogStats, SignatureTable
 
 POLICIES = ("error", "wrap", "clamp")
+_INFERENCE = "an int8 memory has no gradients: call .eval() on it, or train a memory in floats"
 
 
 class SharedMemory(FixedBuffers):
@@ -39,7 +42,8 @@ class SharedMemory(FixedBuffers):
             (id modulo size) or "clamp" (the nearest end). Tables with None take any int64.
         init_std: Standard deviation of initial vectors; 0.01 unless given.
         sparse: Gradients as sparse tensors of touched blocks.
-        device, dtype: Of the weights.
+        device, dtype: Of the weights. `torch.int8` makes a memory of zeros in the form that
+            `quantise_` gives, to load a quantised state into.
     """
 
     def __init__(
@@ -75,14 +79,14 @@ class SharedMemory(FixedBuffers):
         # Set by a FusedOptimizer: makes the function that one backward pass calls.
         self.update: Callable[[], Update] | None = None
         self.init_std = 0.01 if init_std is None else init_std
-        self.weight = nn.Parameter(
-            torch.empty(
-                allocation.num_blocks,
-                allocation.block_size,
-                device=device,
-                dtype=dtype,
-            )
-        )
+        shape = allocation.num_blocks, allocation.block_size
+        self.weight: Tensor
+        self.register_buffer("scales", None)
+        if dtype == torch.int8:
+            scales = torch.zeros(num_groups(*shape), dtype=torch.float16, device=device)
+            self._keep(Quantised(torch.zeros(shape, dtype=dtype, device=device), scales))
+        else:
+            self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         sizes = [-1 if t.num_embeddings is None else t.num_embeddings for t in allocation.tables]
         # Where the allocation is: beside the weights, unless those are on the meta device.
         self.register_buffer(
@@ -94,17 +98,49 @@ class SharedMemory(FixedBuffers):
         # A table of no tokens has no id to mend a wrong one to.
         self._has_empty = 0 in sizes
         self._names = "\n".join(table.name for table in allocation.tables)
-        self.reset_parameters()
+        if not self.quantised:
+            self.reset_parameters()
 
     sizes: Tensor
+    scales: Tensor | None
 
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables, with the dimensions they really have."""
         return self.allocation.tables
 
+    @property
+    def quantised(self) -> bool:
+        """Whether the memory is int8, for inference only."""
+        return self.scales is not None
+
+    @property
+    def stored(self) -> Tensor | Quantised:
+        """What is kept: the floats, or int8 values and their scales."""
+        return self.weight if self.scales is None else Quantised(self.weight, self.scales)
+
+    def quantise_(self) -> SharedMemory:
+        """Turn the trained memory into int8, in place: a quarter of the bytes, no gradients.
+
+        Groups of 64 neighbouring floats share a float16 scale, and every float moves by half a
+        scale at most; see `lma.nn.quantise`. Lookups read the int8 values as they are and return
+        float32. The weights become buffers, so that optimizers made before no longer reach them.
+        """
+        if not self.quantised:
+            self._keep(quantise(self.weight))
+            self.update = None
+        return self
+
+    def _keep(self, stored: Quantised) -> None:
+        self._parameters.pop("weight", None)
+        self.register_buffer("weight", stored.values)
+        self.scales = stored.scales
+        self.eval()
+
     def reset_parameters(self) -> None:
         """Fresh initial weights."""
+        if self.quantised:
+            raise RuntimeError(f"reset_parameters: {_INFERENCE}")
         with torch.no_grad():
             self.allocation.reset_weight(self.weight, self.init_std)
 
@@ -137,6 +173,10 @@ class SharedMemory(FixedBuffers):
         """Vectors of accepted ids: [..., dim]."""
         if self.allocation.rule() is not None:
             return self.allocation.fused_vectors(self.fused_lookup, ids, numbers, group)
+        stored = self.stored
+        if isinstance(stored, Quantised):
+            self._refuse_training()
+            return self.allocation.quantised_vectors(stored, ids, numbers, group)
         return self.allocation.vectors(self.weight, ids, numbers, group, self.sparse)
 
     def fused_lookup(
@@ -154,19 +194,30 @@ class SharedMemory(FixedBuffers):
         rule = self.allocation.rule()
         if rule is None:
             raise ValueError(f"{type(self.allocation).__name__} has no rule for the fused kernels")
-        pieces = self.allocation.pieces(groups)
-        arguments = (
-            self.weight, rule, ids, numbers, columns, means, pieces, width, offsets, factors
+        rest = (
+            rule, ids, numbers, columns, means, self.allocation.pieces(groups), width, offsets,
+            factors,
         )  # fmt: skip
+        stored = self.stored
+        if isinstance(stored, Quantised):
+            self._refuse_training()
+            return lookup(stored, *rest)
+        arguments = (stored, *rest)
         if self.update is None and not self.sparse:
             return lookup(*arguments)
         if self.update is None or not torch.is_grad_enabled():
             return lookup_touched(*arguments)
         return lookup_touched(*arguments, update=self.update())
 
+    def _refuse_training(self) -> None:
+        if self.training and torch.is_grad_enabled():
+            raise RuntimeError(f"lookup in training mode: {_INFERENCE}")
+
     def num_bytes(self) -> ByteCount:
         """Serving bytes: the one function that counts them, for every method."""
-        return self.allocation.num_bytes(self.weight.element_size())
+        count = self.allocation.num_bytes(self.weight.element_size())
+        scales = 0 if self.scales is None else self.scales.nbytes
+        return dataclasses.replace(count, weights=count.weights + scales)
 
     def memory_report(self) -> MemoryReport:
         """What was spent on what, and what the full tables would take."""
@@ -195,6 +246,12 @@ class SharedMemory(FixedBuffers):
             self.allocation._load_from_state_dict(
                 state_dict, prefix + "allocation.", {}, True, [], [], []
             )
+        saved = state_dict.get(prefix + "weight")
+        if saved is not None and (saved.dtype == torch.int8) != self.quantised:
+            forms = "int8, this memory floats: call quantise_() on it first"
+            if self.quantised:
+                forms = "floats, this memory int8: make a memory in floats"
+            raise StateMismatchError(f"{prefix}weight: the saved weights are {forms}")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -10,6 +10,7 @@ from lma.kernels.gpu.address_kernel import starts_kernel
 from lma.kernels.gpu.pool_kernel import dot_kernel, pool_kernel, scatter_kernel
 from lma.kernels.layout import Column, Kind
 from lma.kernels.reference import lookup as reference
+from lma.kernels.reference.quantised import group_blocks
 
 ENTRIES = 128  # entries of one program
 
@@ -87,17 +88,72 @@ def lookup(
             weight, found, offsets, factors, numbers, columns, modes, layout, chunk, lead, width
         )
         return out, kept
-    slots = len(ids) if offsets is None else len(offsets) - 1
-    features = len(numbers)
-    out = weight.new_empty(slots // features, width)
+    out = _pool(
+        weight, None, found, offsets, factors, numbers, columns, modes, layout, chunk, lead, width
+    )
+    return out, kept
+
+
+def lookup_quantised(
+    values: Tensor,
+    scales: Tensor,
+    ids: Tensor,
+    offsets: Tensor | None,
+    factors: Tensor | None,
+    numbers: Tensor,
+    columns: Tensor,
+    modes: Tensor,
+    layout: Tensor,
+    seeds: Tensor,
+    draws: Tensor,
+    codes: Tensor,
+    fingerprints: Tensor,
+    overflow_keys: Tensor,
+    chunk: int,
+    stride: int,
+    lead: int,
+    pieces: int,
+    width: int,
+) -> Tensor:
+    """`reference.lookup_quantised`."""
+    tables = reference.tables_of_entries(numbers, offsets, len(ids))
+    found = starts(
+        ids, tables, layout, seeds, draws, codes, fingerprints, overflow_keys, values.shape[1],
+        chunk, stride, lead, pieces,
+    )  # fmt: skip
+    return _pool(
+        values, scales, found, offsets, factors, numbers, columns, modes, layout, chunk, lead, width
+    )
+
+
+def _pool(
+    weight: Tensor,
+    scales: Tensor | None,
+    starts: Tensor,
+    offsets: Tensor | None,
+    factors: Tensor | None,
+    numbers: Tensor,
+    columns: Tensor,
+    modes: Tensor,
+    layout: Tensor,
+    chunk: int,
+    lead: int,
+    width: int,
+) -> Tensor:
+    """Pooled vectors: in the dtype of floats, float32 of an int8 memory."""
+    slots = len(starts) if offsets is None else len(offsets) - 1
+    features, unit = len(numbers), weight.shape[1]
+    dtype = weight.dtype if scales is None else torch.float32
+    out = weight.new_empty(slots // features, width, dtype=dtype)
     if slots:
         pool_kernel[(slots,)](
-            weight.contiguous(), found, _or(offsets, ids), _or(factors, weight), numbers, columns,
-            modes, layout, out, features, slots // features, pieces, weight.shape[1], chunk, lead,
-            width, max(1, weight.numel()), BAGS=offsets is not None, FACTORS=factors is not None,
-            BLOCK=_block(layout),
+            weight.contiguous(), _or(scales, weight), starts, _or(offsets, starts),
+            _or(factors, weight), numbers, columns, modes, layout, out, features,
+            slots // features, starts.shape[1], unit, chunk, lead, width, max(1, weight.numel()),
+            group_blocks(unit) * unit, BAGS=offsets is not None, FACTORS=factors is not None,
+            SCALES=scales is not None, BLOCK=_block(layout),
         )  # fmt: skip
-    return out, kept
+    return out
 
 
 def lookup_grad(

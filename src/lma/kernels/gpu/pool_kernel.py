@@ -43,12 +43,15 @@ def slot_geometry(
 
 @triton.jit
 def pool_kernel(
-    weight, starts, offsets, factors, numbers, columns, modes,
+    weight, scales, starts, offsets, factors, numbers, columns, modes,
     layout, out, features, batch, pieces, unit, chunk,
-    lead, width, size, BAGS: tl.constexpr, FACTORS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    lead, width, size, group, BAGS: tl.constexpr, FACTORS: tl.constexpr,
+    SCALES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """out[r, columns[f] + i] = share * sum of factors[e] * weight[place(e, i)]."""
+    """out[r, columns[f] + i] = share * sum of factors[e] * weight[place(e, i)].
+
+    With SCALES the weights are int8, and `group` neighbouring ones share a scale.
+    """
     s = tl.program_id(0).to(tl.int64)
     place, low, high, share, piece, inside, mask = slot_geometry(
         s, offsets, numbers, columns, modes, layout, features, batch, chunk, lead, width, BAGS,
@@ -57,8 +60,10 @@ def pool_kernel(
     total = tl.zeros((BLOCK,), tl.float32)
     for e in range(low, high):
         start = tl.load(starts + e * pieces + piece, mask=mask, other=0).to(tl.int64)
-        value = tl.load(weight + (start * unit + inside) % size, mask=mask, other=0)
-        value = value.to(tl.float32)
+        at = (start * unit + inside) % size
+        value = tl.load(weight + at, mask=mask, other=0).to(tl.float32)
+        if SCALES:
+            value = value * tl.load(scales + at // group, mask=mask, other=0).to(tl.float32)
         if FACTORS:
             value = value * tl.load(factors + e).to(tl.float32)
         total += value

@@ -197,16 +197,30 @@ def pool_starts(
         width: `columns[-1]`.
     """
     wide = torch.promote_types(weight.dtype, torch.float32)
-    features = len(numbers)
-    batch = (len(starts) if offsets is None else len(offsets) - 1) // features
     entries = read_entries(
         starts, offsets, numbers, columns, layout, chunk, lead, weight.shape[1], weight.numel()
     )
-    values = weight.reshape(-1)[entries.places].to(wide).masked_fill(~entries.used, 0.0)
-    values = values * entry_scale(entries, factors, modes, wide).unsqueeze(1)
+    values = weight.reshape(-1)[entries.places].to(wide)
+    slots = len(starts) if offsets is None else len(offsets) - 1
+    return pool_entries(values, entries, factors, modes, columns, slots, width).to(weight.dtype)
+
+
+def pool_entries(
+    values: Tensor,
+    entries: Entries,
+    factors: Tensor | None,
+    modes: Tensor,
+    columns: Tensor,
+    slots: int,
+    width: int,
+) -> Tensor:
+    """Sums, or means, of the entries' vectors `values` [entries, dim] over every slot's bag."""
+    features = len(modes)
+    scale = entry_scale(entries, factors, modes, values.dtype)
+    values = values.masked_fill(~entries.used, 0.0) * scale.unsqueeze(1)
     dim = values.shape[1]
-    pooled = values.new_zeros(batch * features, dim).index_add(0, entries.slot, values)
-    return pooled.view(batch, features * dim)[:, _padded(columns, dim, width)].to(weight.dtype)
+    pooled = values.new_zeros(slots, dim).index_add(0, entries.slot, values)
+    return pooled.view(slots // features, features * dim)[:, _padded(columns, dim, width)]
 
 
 def lookup_grad(
