@@ -17,7 +17,7 @@ LAYERS = [
     {"nn"},
     {"models", "data"},
     {"training"},
-    {"integrations", "report"},
+    {"benchmarking", "integrations", "report"},
     {"cli"},
     {"__main__"},
 ]

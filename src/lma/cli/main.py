@@ -8,7 +8,18 @@ import sys
 import typer
 from rich.markup import escape
 
-from lma.cli import compare, demo, evaluate, inspect, predict, prepare, report, signatures, train
+from lma.cli import (
+    bench,
+    compare,
+    demo,
+    evaluate,
+    inspect,
+    predict,
+    prepare,
+    report,
+    signatures,
+    train,
+)
 from lma.cli.console import err, fail
 from lma.errors import LmaError
 from lma.version import __version__
@@ -51,6 +62,7 @@ for _verb in (
     compare.compare,
     report.report,
     inspect.inspect,
+    bench.bench,
 ):
     app.command()(_verb)
 

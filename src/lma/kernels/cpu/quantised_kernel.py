@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lma.kernels.cpu.add_eight import add_eight
+from lma.kernels.cpu.add_int8 import add_eight, add_four
 from lma.kernels.cpu.mix import inlined, kernel
 from lma.kernels.cpu.prefetch import prefetch
 from lma.kernels.layout import Column
@@ -32,10 +32,13 @@ def half_to_float(bits: Any) -> Any:
 @inlined
 def add_bytes(factor: Any, source: Any, start: Any, count: Any, target: Any, place: Any) -> Any:
     """target[place + i] += factor * source[start + i] for i < count."""
-    whole = count & ~7
-    for i in range(0, whole, 8):
+    done = count & ~7
+    for i in range(0, done, 8):
         add_eight(factor, source, start + i, target, place + i)
-    for i in range(whole, count):
+    if count & 4:
+        add_four(factor, source, start + done, target, place + done)
+        done += 4
+    for i in range(done, count):
         # Unsigned, as in `runs`: no test for an index that counts from the end.
         target[np.uint64(place + i)] += factor * np.float32(source[np.uint64(start + i)])
 

@@ -1,0 +1,83 @@
+"""What a compressed embedding is measured against: full tables, FBGEMM, and a bare gather."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lma.kernels.lookup import chunk_starts
+from lma.nn import EmbeddingBagCollection
+
+Step = Callable[[], Any]
+
+
+def in_turn(function: Callable[[Tensor], Any], batches: list[Tensor]) -> Step:
+    """Call `function` with the next batch each time."""
+    count = 0
+
+    def step() -> Any:
+        nonlocal count
+        count += 1
+        return function(batches[count % len(batches)])
+
+    return step
+
+
+class FullTables(nn.Module):
+    """One `nn.EmbeddingBag` per table, with sparse gradients, as DLRM's embeddings."""
+
+    def __init__(self, tokens: list[int], dim: int) -> None:
+        super().__init__()
+        self.embedding_dim = dim
+        self.features = tuple(f"C{i + 1}" for i in range(len(tokens)))
+        self.tables = nn.ModuleList(
+            nn.EmbeddingBag(size, dim, mode="sum", sparse=True) for size in tokens
+        )
+
+    def forward(self, values: Tensor, offsets: Tensor | None = None) -> Tensor:
+        """Vectors [batch, features * dim] of ids [batch, features]."""
+        return torch.cat([t(values[:, i : i + 1]) for i, t in enumerate(self.tables)], 1)
+
+
+def fbgemm_tables(tokens: list[int], dim: int) -> Any:
+    """FBGEMM's CPU table-batched embedding with exact Adagrad, or None where it is missing."""
+    try:
+        import fbgemm_gpu  # type: ignore[import-not-found, unused-ignore] # noqa: F401 operators
+        from fbgemm_gpu.split_embedding_configs import (  # type: ignore[import-not-found, unused-ignore]
+            EmbOptimType,
+        )
+        from fbgemm_gpu.split_table_batched_embeddings_ops_common import (  # type: ignore[import-not-found, unused-ignore]
+            EmbeddingLocation,
+        )
+        from fbgemm_gpu.split_table_batched_embeddings_ops_training import (  # type: ignore[import-not-found, unused-ignore]
+            ComputeDevice,
+            SplitTableBatchedEmbeddingBagsCodegen,
+        )
+    except (ImportError, OSError):
+        return None
+    return SplitTableBatchedEmbeddingBagsCodegen(
+        [(s, dim, EmbeddingLocation.HOST, ComputeDevice.CPU) for s in tokens],
+        optimizer=EmbOptimType.EXACT_ADAGRAD,
+        learning_rate=0.01,
+    )
+
+
+def bare_gather(module: EmbeddingBagCollection, batches: list[Tensor]) -> Step:
+    """`index_select` of the same blocks, their numbers known."""
+    memory, allocation = module.memory, module.allocation
+    rule = allocation.rule()
+    if rule is None:
+        raise ValueError(f"{type(allocation).__name__} has no blocks to gather")
+    numbers = torch.arange(len(allocation.tables))
+    pieces = allocation.pieces([allocation.group(0)])
+    blocks = [
+        chunk_starts(rule, ids.reshape(-1), numbers, allocation.block_size, pieces)
+        .reshape(-1)
+        .long()
+        for ids in batches
+    ]
+    weight = memory.weight.detach()
+    return in_turn(lambda index: weight.index_select(0, index), blocks)
