@@ -93,8 +93,16 @@ def check_lookup(
 ) -> None:
     """The checks of `lookup`'s arguments against one another."""
     _check_ids(ids, numbers)
-    if weight.device != ids.device:
-        raise ValueError(f"weights are on {weight.device}, ids on {ids.device}: move one of them")
+    if not isinstance(weight, Quantised) and not weight.is_floating_point():
+        raise TypeError(
+            f"weights must be floats, found {weight.dtype}; int8 comes with scales, as Quantised"
+        )
+    for name, tensor in (("weights", weight), ("offsets", offsets), ("factors", factors)):
+        # Kernels read raw memory: nothing from another device may get that far.
+        if tensor is not None and tensor.device != ids.device:
+            raise ValueError(
+                f"{name} are on {tensor.device}, ids on {ids.device}: move one of them"
+            )
     if not len(numbers):
         raise ValueError("lookup: at least one feature is needed")
     units = len(ids) if offsets is None else len(offsets) - 1
@@ -102,6 +110,8 @@ def check_lookup(
         raise ValueError(f"lookup: {units} bags are no multiple of {len(numbers)} features")
     if factors is not None and factors.shape != ids.shape:
         raise ValueError(f"lookup: factors must be {list(ids.shape)}, found {list(factors.shape)}")
+    if factors is not None and not factors.is_floating_point():
+        raise TypeError(f"lookup: factors must be floats, found {factors.dtype}")
 
 
 def _check_ids(ids: Tensor, numbers: Tensor) -> None:

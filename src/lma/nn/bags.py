@@ -9,20 +9,42 @@ from lma.kernels import ops
 
 
 def checked_offsets(
-    offsets: Tensor, total: int, *, include_last: bool, argument: str = "offsets"
+    offsets: Tensor, ids: Tensor, *, include_last: bool, argument: str = "offsets"
 ) -> Tensor:
-    """Offsets as int64 [bags + 1], ascending from 0 to `total`; an error says what is wrong."""
+    """Offsets into ids [total] as int64 [bags + 1], ascending from 0 to total."""
+    total = len(ids)
     if offsets.dtype not in (torch.int32, torch.int64) or offsets.dim() != 1:
         raise TypeError(
             f"{argument} must be a 1-D int32 or int64 tensor, found {offsets.dtype} "
             f"{list(offsets.shape)}"
         )
+    check_device(argument, offsets, ids)
     if include_last:
         if not len(offsets):
             raise ValueError(f"{argument} must hold at least one entry, the end")
     else:
         offsets = torch.cat([offsets, offsets.new_tensor([total])])
     return ops.accept_offsets(offsets, total, argument)  # type: ignore[no-any-return]
+
+
+def check_weights(weights: Tensor, ids: Tensor, what: str) -> None:
+    """`per_sample_weights` must be floats beside every id."""
+    if weights.shape != ids.shape:
+        raise ValueError(
+            f"per_sample_weights must have the shape of {what} {list(ids.shape)}, "
+            f"found {list(weights.shape)}"
+        )
+    if not weights.is_floating_point():
+        raise TypeError(f"per_sample_weights must be floats, found {weights.dtype}")
+    check_device("per_sample_weights", weights, ids)
+
+
+def check_device(argument: str, tensor: Tensor, ids: Tensor) -> None:
+    """Kernels read raw memory: a tensor from another device must not get that far."""
+    if tensor.device != ids.device:
+        raise ValueError(
+            f"{argument} are on {tensor.device}, the ids on {ids.device}: move one of them"
+        )
 
 
 def drop_entries(

@@ -14,7 +14,7 @@ from lma.allocation import Table
 from lma.allocation.base import Allocation
 from lma.buffers import FixedBuffers
 from lma.kernels.rule import Rule
-from lma.nn.bags import checked_offsets
+from lma.nn.bags import check_weights, checked_offsets
 from lma.nn.embedding import MODES, pooled
 from lma.nn.memory import MemoryReport, SharedMemory
 
@@ -154,11 +154,8 @@ class EmbeddingBagCollection(FixedBuffers):
             values, offsets, per_sample_weights = self._from_keyed(values)
         if per_sample_weights is not None and set(self._modes) != {"sum"}:
             raise ValueError("per_sample_weights need pooling 'sum' in every table")
-        if per_sample_weights is not None and per_sample_weights.shape != values.shape:
-            raise ValueError(
-                f"per_sample_weights must have the shape of values {list(values.shape)}, "
-                f"found {list(per_sample_weights.shape)}"
-            )
+        if per_sample_weights is not None:
+            check_weights(per_sample_weights, values, "values")
         if offsets is None:
             return self._one_hot(values, per_sample_weights)
         return self._bags(values, offsets, per_sample_weights)
@@ -196,7 +193,7 @@ class EmbeddingBagCollection(FixedBuffers):
             raise ValueError(
                 f"offsets must be [{features} features * batch + 1], found {len(offsets)} entries"
             )
-        bounds = checked_offsets(offsets, len(values), include_last=True)
+        bounds = checked_offsets(offsets, values, include_last=True)
         batch = (len(bounds) - 1) // features
         lengths = bounds.diff().view(features, batch)
         ends = bounds[::batch] if batch else bounds.expand(features + 1)
@@ -255,7 +252,7 @@ class EmbeddingBagCollection(FixedBuffers):
             raise ValueError(f"features {missing} are missing; the input has {keys}")
         if keys == list(self.features):
             return values, offsets, weights
-        bounds = checked_offsets(offsets, len(values), include_last=True)
+        bounds = checked_offsets(offsets, values, include_last=True)
         if (len(bounds) - 1) % len(keys):
             raise ValueError(
                 f"offsets must be [{len(keys)} keys * batch + 1], found {len(bounds)} entries"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lma.allocation import Table
 from lma.kernels.reference.pooling import pool
-from lma.nn.bags import checked_offsets, drop_entries
+from lma.nn.bags import check_weights, checked_offsets, drop_entries
 from lma.nn.memory import SharedMemory
 
 MODES = ("sum", "mean", "max")
@@ -225,11 +225,7 @@ class EmbeddingBag(_TableModule):
         if per_sample_weights is not None:
             if self.mode != "sum":
                 raise ValueError(f"per_sample_weights need mode 'sum', found {self.mode!r}")
-            if per_sample_weights.shape != ids.shape:
-                raise ValueError(
-                    f"per_sample_weights must have the shape of ids {list(ids.shape)}, "
-                    f"found {list(per_sample_weights.shape)}"
-                )
+            check_weights(per_sample_weights, ids, "ids")
             per_sample_weights = per_sample_weights.reshape(-1)
         if ids.dim() == 2:
             if offsets is not None:
@@ -240,7 +236,7 @@ class EmbeddingBag(_TableModule):
         elif ids.dim() == 1:
             if offsets is None:
                 raise ValueError("ids [total] need offsets")
-            bounds = checked_offsets(offsets, len(ids), include_last=self.include_last_offset)
+            bounds = checked_offsets(offsets, ids, include_last=self.include_last_offset)
         else:
             raise ValueError(f"ids must have 1 or 2 dimensions, found {list(ids.shape)}")
         pooled_by_torch = self._padding_row is not None and not self.memory.quantised

@@ -153,6 +153,10 @@ class SharedMemory(FixedBuffers):
         """
         if ids.dtype not in (torch.int64, torch.int32):
             raise TypeError(f"ids must be int32 or int64, found {ids.dtype}")
+        if ids.device != self.weight.device:
+            raise ValueError(
+                f"ids are on {ids.device}, the memory on {self.weight.device}: move one of them"
+            )
         ids = ids.long()
         if not self._bounded or ids.numel() == 0:
             return ids

@@ -1,0 +1,74 @@
+"""Modules compile to one graph: signatures, bags, weights, padding, max, sparse gradients."""
+
+import pytest
+import torch
+
+import lma
+from lma.allocation import Full, Hashed, Lma
+from signature_cases import random_signatures
+
+METHODS = {
+    "hashed": Hashed(block_size=4),
+    "lma": Lma(block_size=4),
+    "lma with private tables": Lma(block_size=4, private_share=0.6),
+    "full": Full(),
+}
+ONE_HOT = torch.tensor([[1, 29], [49, 0], [0, 7]])
+VALUES, OFFSETS = torch.tensor([3, 49, 0, 0, 1, 29]), torch.tensor([0, 2, 2, 4, 5, 6, 6])
+# Dynamo warns of its own use of deprecated functions.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def arguments(name: str) -> dict[str, object]:
+    given: dict[str, object] = {"method": METHODS[name], "init_std": 1.0}
+    if name != "full":
+        given |= {"budget": 1500, "signatures": random_signatures({"a": 20, "b": 10}, 4, 8)}
+    return given
+
+
+def same_when_compiled(module: torch.nn.Module, memory: lma.SharedMemory, *inputs: object) -> None:
+    """Values and the memory's gradient, compiled with no graph break and not."""
+    torch._dynamo.reset()
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    found = []
+    for function in (module, compiled):
+        memory.weight.grad = None
+        out = function(*inputs)
+        out.square().sum().backward()
+        assert memory.weight.grad is not None
+        found.append((out.detach(), memory.weight.grad.to_dense()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*inputs), found[0][0])
+
+
+@pytest.mark.parametrize("pooling", ["sum", "mean", "max"])
+@pytest.mark.parametrize("name", METHODS)
+def test_collections(name: str, pooling: str) -> None:
+    tables = [
+        lma.EmbeddingBagConfig(50, 8, "a", pooling=pooling),
+        lma.EmbeddingBagConfig(30, 8, "b", pooling=pooling),
+    ]
+    model = lma.EmbeddingBagCollection(tables, **arguments(name))
+    same_when_compiled(model, model.memory, ONE_HOT)
+    same_when_compiled(model, model.memory, VALUES, OFFSETS)
+    if pooling == "sum":
+        same_when_compiled(model, model.memory, VALUES, OFFSETS, torch.randn(len(VALUES)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_single_tables(name: str) -> None:
+    given = arguments(name) | (
+        {} if name == "full" else {"signatures": random_signatures({"table": 20}, 4, 8)}
+    )
+    embedding = lma.Embedding(50, 8, 7, **given)
+    same_when_compiled(embedding, embedding.memory, ONE_HOT)
+    bag = lma.EmbeddingBag(50, 8, mode="sum", **given)
+    same_when_compiled(bag, bag.memory, ONE_HOT, None, torch.randn(3, 2))
+
+
+def test_a_whole_model() -> None:
+    tables = [lma.EmbeddingBagConfig(50, 8, "a"), lma.EmbeddingBagConfig(30, 8, "b")]
+    model = lma.models.DLRM(lma.EmbeddingBagCollection(tables, **arguments("lma")), 3)
+    same_when_compiled(model, model.embeddings.memory, torch.randn(3, 3), ONE_HOT)
