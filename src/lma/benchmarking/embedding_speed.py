@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 import warnings
 from collections.abc import Callable
@@ -197,5 +198,9 @@ def _training_steps(
         columns = [ids.t().contiguous().view(-1) for ids in batches]
         steps[FBGEMM] = in_turn(lambda values: fbgemm(values, offsets).backward(grad), columns)
     for name, module in modules.items():
-        steps[name] = in_turn(lambda ids, m=module: m(ids).backward(grad), batches)
+        steps[name] = in_turn(functools.partial(_fused_step, module, grad), batches)
     return steps
+
+
+def _fused_step(module: EmbeddingBagCollection, grad: Tensor, ids: Tensor) -> None:
+    module(ids).backward(grad)

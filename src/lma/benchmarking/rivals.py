@@ -45,14 +45,10 @@ class FullTables(nn.Module):
 def fbgemm_tables(tokens: list[int], dim: int) -> Any:
     """FBGEMM's CPU table-batched embedding with exact Adagrad, or None where it is missing."""
     try:
-        import fbgemm_gpu  # type: ignore[import-not-found, unused-ignore] # noqa: F401 operators
-        from fbgemm_gpu.split_embedding_configs import (  # type: ignore[import-not-found, unused-ignore]
-            EmbOptimType,
-        )
-        from fbgemm_gpu.split_table_batched_embeddings_ops_common import (  # type: ignore[import-not-found, unused-ignore]
-            EmbeddingLocation,
-        )
-        from fbgemm_gpu.split_table_batched_embeddings_ops_training import (  # type: ignore[import-not-found, unused-ignore]
+        import fbgemm_gpu  # noqa: F401 registers its operators
+        from fbgemm_gpu.split_embedding_configs import EmbOptimType
+        from fbgemm_gpu.split_table_batched_embeddings_ops_common import EmbeddingLocation
+        from fbgemm_gpu.split_table_batched_embeddings_ops_training import (
             ComputeDevice,
             SplitTableBatchedEmbeddingBagsCodegen,
         )
