@@ -15,11 +15,13 @@ from triton.compiler import ASTSource
 
 from lma.kernels.gpu.address_kernel import starts_kernel
 from lma.kernels.gpu.pool_kernel import dot_kernel, pool_kernel, scatter_kernel
+from lma.kernels.gpu.segment_kernel import segment_kernel
 
 POINTERS = {
     "ids": "*i64", "numbers": "*i64", "layout": "*i64", "seeds": "*i64", "draws": "*u8",
     "codes": "*u8", "fingerprints": "*i16", "overflow": "*i64", "offsets": "*i64",
     "columns": "*i64", "modes": "*i64", "starts": "*i32", "scales": "*fp16",
+    "touches": "*i64", "bounds": "*i64", "slots": "*i64", "lengths": "*i64",
 }  # fmt: skip
 FLOATS = ("weight", "grad", "factors", "out")
 
@@ -36,6 +38,7 @@ FLOATS = ("weight", "grad", "factors", "out")
         (pool_kernel, {"BAGS": True, "FACTORS": True, "SCALES": True, "BLOCK": 64}),
         (scatter_kernel, {"BAGS": True, "FACTORS": True, "BLOCK": 64}),
         (dot_kernel, {"BAGS": True, "BLOCK": 64}),
+        (segment_kernel, {"FACTORS": True, "BLOCK": 16}),
     ],
 )
 def test_kernels_compile(kernel: Any, constants: dict[str, Any], real: str) -> None:
@@ -46,7 +49,7 @@ def test_kernels_compile(kernel: Any, constants: dict[str, Any], real: str) -> N
             pytest.skip("has no floats")
     if constants.get("SCALES"):
         types |= {"weight": "*i8", "out": "*fp32"}
-    if kernel is scatter_kernel:
+    if kernel in (scatter_kernel, segment_kernel):
         types["out"] = "*fp32"
     signature = {
         name: "constexpr" if name in constants else {**POINTERS, **types}.get(name, "i64")

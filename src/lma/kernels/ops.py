@@ -262,6 +262,11 @@ def _touched_grad_cpu(*args: Any) -> tuple[Tensor, Tensor]:
     return cpu.touched_grad(*args)
 
 
+@touched_grad.register_kernel("cuda")  # type: ignore[untyped-decorator]
+def _touched_grad_cuda(*args: Any) -> tuple[Tensor, Tensor]:
+    return gpu(touched.touched_grad)(*args)  # type: ignore[no-any-return]
+
+
 @touched_grad.register_fake  # type: ignore[untyped-decorator]
 def _touched_grad_fake(grad: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     count = torch.library.get_ctx().new_dynamic_size()

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from lma.kernels.gpu.address_kernel import starts_kernel
 from lma.kernels.gpu.pool_kernel import dot_kernel, pool_kernel, scatter_kernel
+from lma.kernels.gpu.segment_kernel import sorted_grad
 from lma.kernels.layout import Column, Kind
 from lma.kernels.reference import lookup as reference
+from lma.kernels.reference import touched
 from lma.kernels.reference.quantised import group_blocks
 
 ENTRIES = 128  # entries of one program
@@ -172,14 +174,16 @@ def lookup_grad(
 ) -> Tensor:
     """`reference.lookup_grad`, added up by atomics in any order.
 
-    With `torch.use_deterministic_algorithms(True)` the reference's indexed addition, which torch
-    then sorts, gives the same bits every time.
+    With `torch.use_deterministic_algorithms(True)` touches are sorted and added up in order: the
+    same bits every time.
     """
-    if not _covered(grad) or torch.are_deterministic_algorithms_enabled():
-        return reference.lookup_grad(
-            grad, starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
-            num_blocks, block_size,
-        )  # fmt: skip
+    place = (numbers, columns, modes, layout, chunk, lead, num_blocks, block_size)
+    if not _covered(grad):
+        return reference.lookup_grad(grad, starts, offsets, factors, *place)
+    if torch.are_deterministic_algorithms_enabled():
+        rows, values = sorted_grad(grad, starts, offsets, factors, *place)
+        dense = torch.zeros(num_blocks, block_size, dtype=torch.float32, device=grad.device)
+        return dense.index_copy_(0, rows, values).to(grad.dtype)
     out = torch.zeros(num_blocks, block_size, dtype=torch.float32, device=grad.device)
     features = len(numbers)
     slots = len(grad) * features
@@ -191,6 +195,28 @@ def lookup_grad(
             FACTORS=factors is not None, BLOCK=_block(layout),
         )  # fmt: skip
     return out.to(grad.dtype)
+
+
+def touched_grad(
+    grad: Tensor,
+    starts: Tensor,
+    offsets: Tensor | None,
+    factors: Tensor | None,
+    numbers: Tensor,
+    columns: Tensor,
+    modes: Tensor,
+    layout: Tensor,
+    chunk: int,
+    lead: int,
+    num_blocks: int,
+    block_size: int,
+) -> tuple[Tensor, Tensor]:
+    """`reference.touched_grad`, sorted and added up in order."""
+    place = (numbers, columns, modes, layout, chunk, lead, num_blocks, block_size)
+    if not _covered(grad):
+        return touched.touched_grad(grad, starts, offsets, factors, *place)
+    rows, values = sorted_grad(grad, starts, offsets, factors, *place)
+    return rows, values.to(grad.dtype)
 
 
 def factors_grad(
