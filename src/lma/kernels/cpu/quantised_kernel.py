@@ -45,11 +45,10 @@ def add_bytes(factor: Any, source: Any, start: Any, count: Any, target: Any, pla
 
 @inlined
 def add_blocks(
-    factor: Any, values: Any, scales: Any, shift: Any, unit: Any, first: Any, count: Any,
-    target: Any, place: Any,
+    factor: Any, values: Any, scales: Any, shift: Any, blocks: Any, unit: Any, first: Any,
+    count: Any, target: Any, place: Any,
 ) -> Any:  # fmt: skip
     """Add `count` floats from block `first` on, block after block: each has its group's scale."""
-    blocks = values.shape[0] // unit
     block = np.int64(first)
     done = 0
     while done < count:
@@ -81,6 +80,7 @@ def pool_range(
         out: float32 [batch * width].
     """
     features = numbers.shape[0]
+    blocks = values.shape[0] // unit
     bags = offsets.shape[0] > 0
     weighted = factors.shape[0] > 0
     batch = (offsets.shape[0] - 1) // features
@@ -105,14 +105,14 @@ def pool_range(
             place = begin
             if private > 0:
                 add_blocks(
-                    factor, values, scales, shift, unit, starts[e, 0], private, out, place
+                    factor, values, scales, shift, blocks, unit, starts[e, 0], private, out, place
                 )  # fmt: skip
                 place += private
             j = lead
             while place < stop:
                 count = min(chunk, stop - place)
                 add_blocks(
-                    factor, values, scales, shift, unit, starts[e, j], count, out, place
+                    factor, values, scales, shift, blocks, unit, starts[e, j], count, out, place
                 )  # fmt: skip
                 place += chunk
                 j += 1
