@@ -46,7 +46,7 @@ def main() -> None:
                         arguments.repeats,
                     )
                 sizes_of = [m.memory.num_bytes().weights for m in (floats, int8)]
-                std = float(floats.memory.weight.std())
+                std = float(floats.memory.weight.detach().std())
                 medians = [times[name]["median_ms"] for name in ("float32", "int8")]
                 line = {
                     "benchmark": "kernels/int8_speed", "dim": dim, "block": block,

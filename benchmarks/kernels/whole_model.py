@@ -5,8 +5,8 @@
 
 Every model runs in a process of its own, one after the other. Both train with Adagrad: full
 tables through sparse gradients, the shared memory in the backward pass; the MLPs (13-512-256-64-d
-and 512-256-1) alike. Memory is what the operating system says: resident bytes after training
-minus those after all imports.
+and 512-256-1) alike. "16x" is the full tables' bytes over serving bytes: weights and signatures.
+Memory is what the operating system says: resident bytes after training minus those after imports.
 """
 
 from __future__ import annotations
@@ -29,7 +29,13 @@ def child(settings: dict[str, Any]) -> dict[str, Any]:
     import lma.kernels.cpu.lookup
     import lma.kernels.cpu.touched  # noqa: F401
     from lma.benchmarking import interleaved
-    from lma.benchmarking.criteo_shape import draw_ids, lma_collection, sizes
+    from lma.benchmarking.criteo_shape import (
+        CODE_BITS,
+        NUM_CODES,
+        draw_ids,
+        lma_collection,
+        sizes,
+    )
     from lma.benchmarking.rivals import FullTables, in_turn
     from lma.models import DLRM
     from lma.models.dlrm import DLRM_PAPER
@@ -44,7 +50,14 @@ def child(settings: dict[str, Any]) -> dict[str, Any]:
     if compression is None:
         embeddings: Any = FullTables(tokens, dim)
     else:
-        embeddings = lma_collection(tokens, dim, settings["block"], compression, settings["kind"])
+        # As `Lma` plans: half of the serving bytes for signatures, of half the tokens at most.
+        budget = sum(tokens) * dim * 4 / compression
+        signed = min(0.5, budget / 2 / (sum(tokens) * NUM_CODES * CODE_BITS / 8))
+        weights = budget - signed * sum(tokens) * NUM_CODES * CODE_BITS / 8
+        embeddings = lma_collection(
+            tokens, dim, settings["block"], sum(tokens) * dim * 4 / weights, settings["kind"],
+            signed,
+        )  # fmt: skip
         FusedOptimizer(embeddings.memory, settings["optimizer"], lr=0.01)
     model = DLRM(embeddings, 13, **DLRM_PAPER)
     own = {id(p) for p in embeddings.parameters()} if compression is not None else set()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,17 +38,17 @@ def draw_ids(tokens: list[int], batch: int, popularity: str, seed: int) -> Tenso
 
 
 def lma_collection(
-    tokens: list[int], dim: int, block: int, compression: float, kind: str
+    tokens: list[int], dim: int, block: int, compression: float, kind: str, signed: float = 0.5
 ) -> EmbeddingBagCollection:
     """A collection whose weights are 1 / `compression` of the full tables'.
 
-    The more frequent half of every table is signed: with "random" codes, or with "learned" ones
-    that read one codebook per table and chunk.
+    The more frequent tokens of every table, a share of `signed`, have signatures: "random" codes,
+    or "learned" ones that read one codebook per table and chunk.
     """
     names = [f"C{i + 1}" for i in range(len(tokens))]
     generator = torch.Generator().manual_seed(0)
     sections = [
-        Section(n, kind, "context", NUM_CODES, CODE_BITS, -(-s // 2))
+        Section(n, kind, "context", NUM_CODES, CODE_BITS, math.ceil(s * signed))
         for n, s in zip(names, tokens, strict=True)
     ]
     size = sum(s.num_slots * s.row_bytes for s in sections) + 2
