@@ -110,7 +110,7 @@ def test_state_goes_round(name: str) -> None:
         other.memory.quantise_()
         other.load_state_dict(state)
         assert torch.equal(other(ONE_HOT), model(ONE_HOT))
-    with pytest.raises(lma.StateMismatchError, match="saved weights are int8, this memory floats"):
+    with pytest.raises(lma.StateMismatchError, match="saved weights are int8, this memory is floats"):
         collection(name).load_state_dict(state)
     with pytest.raises(lma.StateMismatchError, match="saved weights are floats, this memory int8"):
         model.load_state_dict(floats)

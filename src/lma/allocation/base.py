@@ -227,15 +227,17 @@ class Allocation(FixedBuffers):
         """Names of the buffers that count as signatures; the others count as index."""
         return ()
 
-    def num_bytes(self, weight_bytes: int = 4) -> ByteCount:
-        """Bytes of a memory laid out so, with floats of `weight_bytes` bytes."""
+    def num_bytes(self, float_bytes: float = 4) -> ByteCount:
+        """Bytes of a memory laid out so, with floats of `float_bytes` bytes."""
         signatures = index = 0
         for name, tensor in self.state_dict().items():
             if name in self.signature_names:
                 signatures += tensor.nbytes
             else:
                 index += tensor.nbytes
-        return ByteCount(self.num_blocks * self.block_size * weight_bytes, signatures, index)
+        return ByteCount(
+            math.ceil(self.num_blocks * self.block_size * float_bytes), signatures, index
+        )
 
     # --- state -----------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lma.allocation.base import Allocation, Group
-from lma.allocation.tables import FLOAT_BYTES, Budget, Table, shared_dim, sizes_of
+from lma.allocation.tables import Budget, Table, shared_dim, sizes_of
 from lma.errors import BudgetError
 from lma.signatures.stats import LogStats
 from lma.signatures.table import SignatureTable
@@ -39,7 +39,7 @@ class FrequencyCutoff:
             raise ValueError("frequency cut-off needs a budget and the log's stats")
         dim = shared_dim(tables, "frequency cut-off")
         sizes = sizes_of(tables, "frequency cut-off")
-        total = budget.weight_bytes(8 * (5 + len(tables))) // (dim * FLOAT_BYTES)
+        total = budget.floats(8 * (5 + len(tables)), dim) // dim
         private = total - len(tables)
         if private < 0:
             raise BudgetError(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lma.allocation.base import Allocation, Group, largest_block
-from lma.allocation.tables import FLOAT_BYTES, Budget, Table
+from lma.allocation.tables import Budget, Table
 from lma.errors import BudgetError
 from lma.hashing import stream_seeds
 from lma.kernels.rule import Rule, hashed_layout, unsigned_rule
@@ -51,7 +51,7 @@ def blocks_for(budget: Budget | None, block_size: int, settings: int, method: st
     """Blocks that a budget pays for beside a header of `settings` int64 numbers."""
     if budget is None:
         raise ValueError(f"{method} needs a budget or a compression")
-    num_blocks = budget.weight_bytes(8 * settings) // (block_size * FLOAT_BYTES)
+    num_blocks = budget.floats(8 * settings, block_size) // block_size
     if num_blocks < 1:
         raise BudgetError(
             f"{method}: {budget.bytes} bytes do not hold one block of {block_size} floats"

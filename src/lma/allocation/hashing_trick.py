@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lma.allocation.base import Allocation, Group
-from lma.allocation.tables import FLOAT_BYTES, Budget, Table, shared_dim, sizes_of
+from lma.allocation.tables import Budget, Table, shared_dim, sizes_of
 from lma.errors import BudgetError
 from lma.hashing import stream_seeds
 from lma.kernels.layout import Column, Kind
@@ -46,7 +46,7 @@ class HashingTrick:
             raise ValueError("the hashing trick needs a budget or a compression")
         dim = shared_dim(tables, "the hashing trick")
         overhead = 8 * (6 + (len(tables) if self.per_table else 1))
-        total = budget.weight_bytes(overhead) // (dim * FLOAT_BYTES)
+        total = budget.floats(overhead, dim) // dim
         if not self.per_table:
             rows = [total]
         else:

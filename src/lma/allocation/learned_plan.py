@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from lma.allocation.planning import (
     signature_bytes,
     smallest_tables,
 )
-from lma.allocation.tables import FLOAT_BYTES, Budget, Table
+from lma.allocation.tables import Budget, Table
 from lma.errors import BudgetError
 from lma.signatures.config import SignatureConfig
 from lma.signatures.stats import LogStats
@@ -49,13 +50,18 @@ def make_learned_plan(
     entries = 1 << signatures.code_bits
     code_bytes = signature_bytes(signatures, bool(hashed))
     ranked = [t for t in tables if t.name not in hashed]
+    float_bytes = budget.float_bytes(method.block_size)
     left = budget.weight_bytes(fixed_bytes(len(tables)))
-    private = smallest_tables(ranked, stats, int(left * method.private_share))
+    private = smallest_tables(ranked, stats, int(left * method.private_share), float_bytes)
     private |= {t.name for t in ranked if stats.tables[t.name].num_tokens <= entries}
-    left -= sum(private_row_bytes(t, stats) for t in tables if t.name in private)
+    left -= sum(private_row_bytes(t, stats, float_bytes) for t in tables if t.name in private)
     coded = [t for t in tables if t.name not in private]
-    codebooks = sum(entries * _chunked(t.embedding_dim, method) * FLOAT_BYTES for t in coded)
-    least = max((_chunked(t.embedding_dim, method) for t in coded), default=0) * FLOAT_BYTES
+    codebook_bytes = {
+        t.name: math.ceil(entries * _chunked(t.embedding_dim, method) * float_bytes) for t in coded
+    }
+    codebooks = sum(codebook_bytes.values())
+    widest = max((_chunked(t.embedding_dim, method) for t in coded), default=0)
+    least = math.ceil(widest * float_bytes)
     if left < codebooks + least:
         raise BudgetError(
             f"lma: {budget.bytes} bytes do not hold {len(coded)} codebooks of {entries} entries "
@@ -74,16 +80,14 @@ def make_learned_plan(
     if budget.counts == "serving":
         left -= sum(signed.values()) * code_bytes
     # A table none of whose tokens is signed has no codebook either.
-    left += sum(
-        entries * _chunked(t.embedding_dim, method) * FLOAT_BYTES
-        for t in coded
-        if not signed[t.name]
-    )
-    num_blocks = _hashed_blocks(left, coded, signed, stats, method, least)
-    left -= num_blocks * method.block_size * FLOAT_BYTES
-    shares = _private_floats(left, [t for t in coded if t.name not in hashed], stats)
+    left += sum(codebook_bytes[t.name] for t in coded if not signed[t.name])
+    block_bytes = method.block_size * float_bytes
+    num_blocks = int(_hashed_bytes(left, coded, signed, stats, method, least) // block_bytes)
+    left -= math.ceil(num_blocks * block_bytes)
+    places = int(left // budget.float_bytes()) - len(coded)
+    shares = _private_floats(places, [t for t in coded if t.name not in hashed], stats)
     if coded and not shares:
-        num_blocks += left // (method.block_size * FLOAT_BYTES)
+        num_blocks += int(left // block_bytes)
     return Plan(
         tuple(
             TablePlan(t.name, 0, stats.tables[t.name].num_tokens, t.embedding_dim)
@@ -115,7 +119,7 @@ def affordable_code_bits(
     for bits in range(8, 1, -1):
         coded = [t for t in tables if stats.tables[t.name].num_tokens > 1 << bits]
         floats = sum((1 << bits) * _chunked(t.embedding_dim, method) for t in coded)
-        if floats * FLOAT_BYTES * 4 <= budget.bytes:
+        if floats * budget.float_bytes(method.block_size) * 4 <= budget.bytes:
             break
     return dataclasses.replace(signatures, code_bits=bits)
 
@@ -125,7 +129,7 @@ def _chunked(dim: int, method: Lma) -> int:
     return -(-dim // method.block_size) * method.block_size
 
 
-def _hashed_blocks(
+def _hashed_bytes(
     left: int,
     coded: Sequence[Table],
     signed: Mapping[str, int],
@@ -133,19 +137,17 @@ def _hashed_blocks(
     method: Lma,
     least: int,
 ) -> int:
-    """Blocks for unsigned tokens: a share of what is left, at most a row for each of them."""
+    """For blocks of unsigned tokens: a share of what is left, at most a row for each of them."""
     if not coded:
         return 0
     unsigned = sum(stats.tables[t.name].num_tokens - signed[t.name] + 1 for t in coded)
-    wanted = max(least, min(int(left * method.hashed_share), unsigned * least))
-    return wanted // (method.block_size * FLOAT_BYTES)
+    return max(least, min(int(left * method.hashed_share), unsigned * least))
 
 
 def _private_floats(
-    left: int, coded: Sequence[Table], stats: LogStats
+    places: int, coded: Sequence[Table], stats: LogStats
 ) -> dict[str, tuple[int, int]]:
     """(tokens, floats each) per table: some for all tokens, or one for the most frequent."""
-    places = left // FLOAT_BYTES - len(coded)
     tokens = sum(stats.tables[t.name].num_tokens for t in coded)
     if places < 1 or not tokens:
         return {}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lma.allocation.base import Allocation, Group
 from lma.allocation.planning import Plan, TablePlan, make_plan
-from lma.allocation.tables import FLOAT_BYTES, Budget, Table
+from lma.allocation.tables import Budget, Table
 from lma.errors import BudgetError, StateMismatchError
 from lma.hashing import combine, stream_seed, stream_seeds, table_salt, to_signed
 from lma.kernels.layout import Column, Kind
@@ -287,9 +287,10 @@ def settle(
     the difference, so that the budget is kept to the byte.
     """
     allocation = LmaAllocation(tables, plan, signatures, seed)
-    count = allocation.num_bytes()
+    float_bytes = budget.float_bytes(allocation.block_size)
+    count = allocation.num_bytes(float_bytes)
     spent = count.serving if budget.counts == "serving" else count.weights
-    num_blocks = plan.num_blocks + (budget.bytes - spent) // (plan.block_size * FLOAT_BYTES)
+    num_blocks = plan.num_blocks + int((budget.bytes - spent) // (plan.block_size * float_bytes))
     if num_blocks <= plan.hashed_blocks:
         raise BudgetError(
             f"lma: signatures and index leave no block of {plan.block_size} floats in "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from lma.allocation.full import FullAllocation
-from lma.allocation.tables import FLOAT_BYTES, Budget, Table, sizes_of
+from lma.allocation.tables import Budget, Table, sizes_of
 from lma.errors import BudgetError
 from lma.signatures.stats import LogStats
 from lma.signatures.table import SignatureTable
@@ -45,8 +45,9 @@ class LowDimension:
             if budget is None:
                 raise ValueError("low dimension needs a budget, a compression or a dim")
             tokens = sum(sizes_of(tables, "low dimension"))
-            room = budget.weight_bytes(8 * 4) * (1 + TOLERANCE)
-            dim = int(room // (FLOAT_BYTES * max(1, tokens)))
+            # A dimension that is no divisor of 64 has its scales for a few floats less.
+            floats = budget.floats(8 * 4, 64) * (1 + TOLERANCE)
+            dim = int(floats // max(1, tokens))
             if dim < 1:
                 raise BudgetError(
                     f"low dimension: {budget.bytes} bytes are less than one float for each of "

@@ -7,7 +7,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lma.allocation.tables import FLOAT_BYTES, Budget, Table
+from lma.allocation.tables import Budget, Table
 from lma.errors import BudgetError
 from lma.signatures.config import SignatureConfig
 from lma.signatures.stats import LogStats
@@ -147,9 +147,10 @@ def make_plan(
         return make_learned_plan(budget, stats, tables, method, signatures, available, hashed)
     code_bytes = signature_bytes(signatures, bool(hashed))
     left = budget.weight_bytes(fixed_bytes(len(tables)))
+    float_bytes = budget.float_bytes(method.block_size)
     ranked = [t for t in tables if t.name not in hashed]
-    private = smallest_tables(ranked, stats, int(left * method.private_share))
-    private_bytes = sum(private_row_bytes(t, stats) for t in tables if t.name in private)
+    private = smallest_tables(ranked, stats, int(left * method.private_share), float_bytes)
+    private_bytes = sum(private_row_bytes(t, stats, float_bytes) for t in tables if t.name in private)
     shared = [t for t in tables if t.name not in private]
     shared_stats = LogStats.of([stats.tables[t.name] for t in shared])
     threshold = signatures.min_support
@@ -161,7 +162,7 @@ def make_plan(
         signed = {name: min(count, available[name]) for name, count in signed.items()}
     if budget.counts == "serving":
         left -= sum(signed.values()) * code_bytes
-    num_blocks = (left - private_bytes) // (method.block_size * FLOAT_BYTES)
+    num_blocks = int((left - private_bytes) // (method.block_size * float_bytes))
     if shared and num_blocks < 1 + bool(method.hashed_share):
         raise BudgetError(
             f"lma: {budget.bytes} bytes hold no block of {method.block_size} floats beside "
@@ -197,16 +198,19 @@ def signature_bytes(signatures: SignatureConfig, hashed: bool) -> int:
     return math.ceil((code_bytes + 2) / FINGERPRINT_LOAD) if hashed else code_bytes
 
 
-def private_row_bytes(table: Table, stats: LogStats) -> int:
+def private_row_bytes(table: Table, stats: LogStats, float_bytes: float) -> int:
     """Bytes of a row for every token of a table, and one more for unseen tokens."""
-    return (stats.tables[table.name].num_tokens + 1) * table.embedding_dim * FLOAT_BYTES
+    floats = (stats.tables[table.name].num_tokens + 1) * table.embedding_dim
+    return math.ceil(floats * float_bytes)
 
 
-def smallest_tables(tables: Sequence[Table], stats: LogStats, limit: int) -> set[str]:
+def smallest_tables(
+    tables: Sequence[Table], stats: LogStats, limit: int, float_bytes: float
+) -> set[str]:
     """Smallest tables whose rows, one more for unseen tokens included, fit `limit` bytes."""
     chosen: set[str] = set()
     for table in sorted(tables, key=lambda t: stats.tables[t.name].num_tokens):
-        limit -= private_row_bytes(table, stats)
+        limit -= private_row_bytes(table, stats, float_bytes)
         if limit < 0:
             break
         chosen.add(table.name)

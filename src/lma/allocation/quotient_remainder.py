@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lma.allocation.base import Allocation, Group
-from lma.allocation.tables import FLOAT_BYTES, Budget, Table, shared_dim, sizes_of
+from lma.allocation.tables import Budget, Table, shared_dim, sizes_of
 from lma.errors import BudgetError
 from lma.kernels.reference.quantised import Quantised, read_rows
 from lma.signatures.stats import LogStats
@@ -46,7 +46,7 @@ class QuotientRemainder:
             raise ValueError("quotient-remainder needs a budget or a compression")
         dim = shared_dim(tables, "quotient-remainder")
         sizes = sizes_of(tables, "quotient-remainder")
-        total = budget.weight_bytes(8 * (5 + len(tables))) // (dim * FLOAT_BYTES)
+        total = budget.floats(8 * (5 + len(tables)), dim) // dim
         # Rows fall, then rise again, as the factor grows past sqrt(size): search the fall.
         factor = 1.0
         largest = max(sizes, default=1)

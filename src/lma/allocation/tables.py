@@ -8,8 +8,11 @@ import re
 from collections.abc import Sequence
 
 from lma.errors import BudgetError, UnsupportedError
+from lma.kernels.reference.quantised import group_blocks
 
 FLOAT_BYTES = 4
+SCALE_BYTES = 2
+PRECISIONS = {"float32": 32, "int8": 8, "int4": 4}  # bits of a served weight
 REFERENCE_DIM = 16
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
@@ -48,12 +51,19 @@ class Budget:
         bytes: How many.
         counts: "serving" (weights + signatures + index, our measure) or "weights" (floats alone,
             the paper's measure).
+        precision: What a served weight is kept in: "float32", "int8" or "int4", the last two
+            with a float16 scale per group of 64.
     """
 
     bytes: int
     counts: str = "serving"
+    precision: str = "float32"
 
     def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise ValueError(
+                f"Budget.precision: one of {tuple(PRECISIONS)}, found {self.precision!r}"
+            )
         if self.counts not in ("serving", "weights"):
             raise ValueError(f"Budget.counts: 'serving' or 'weights', found {self.counts!r}")
         if self.bytes <= 0:
@@ -62,6 +72,21 @@ class Budget:
     def weight_bytes(self, overhead: int) -> int:
         """Bytes left for weights after `overhead` bytes of signatures and index."""
         return self.bytes - overhead if self.counts == "serving" else self.bytes
+
+    def float_bytes(self, block_size: int = 1) -> float:
+        """Bytes of one float of a memory of such blocks, its share of a scale included."""
+        bits = PRECISIONS[self.precision]
+        if bits == 8 * FLOAT_BYTES:
+            return FLOAT_BYTES
+        return bits / 8 + SCALE_BYTES / (group_blocks(block_size) * block_size)
+
+    def floats(self, overhead: int, block_size: int = 1) -> int:
+        """Floats that the budget pays for after `overhead` bytes of signatures and index."""
+        room = self.weight_bytes(overhead)
+        if self.precision != "float32":
+            # The last group's scale, and half a byte that ends a memory of 4-bit values.
+            room -= SCALE_BYTES + 1
+        return max(0, int(room // self.float_bytes(block_size)))
 
     @classmethod
     def of(

@@ -80,7 +80,9 @@ class FusedOptimizer:
         if memory.allocation.rule() is None:
             raise ValueError(f"{type(memory.allocation).__name__} has no fused kernels: {_DENSE}")
         if memory.quantised:
-            raise ValueError("FusedOptimizer: an int8 memory has no gradients")
+            raise ValueError("FusedOptimizer: a quantised memory has no gradients")
+        if memory.bits < 32:
+            raise ValueError(f"FusedOptimizer: no rounding to {memory.bits} bits: {_DENSE}")
         if memory.update is not None:
             raise ValueError("the memory already has a FusedOptimizer: close it first")
         self.memory, self.method, self.lr = memory, method, lr

@@ -11,18 +11,24 @@ from torch import Tensor, nn
 
 from lma.allocation import Allocation, Budget, Lma, Method, Table
 from lma.allocation.base import Group
-from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM, count_tokens
+from lma.allocation.tables import FLOAT_BYTES, PRECISIONS, REFERENCE_DIM, count_tokens
 from lma.buffers import FixedBuffers
 from lma.errors import StateMismatchError
 from lma.kernels import ops
 from lma.kernels.lookup import lookup
-from lma.kernels.reference.quantised import Quantised, num_groups, quantise
+from lma.kernels.reference.quantised import (
+    Quantised,
+    fake_quantise,
+    num_groups,
+    quantise,
+)
 from lma.kernels.touched import Update, lookup_touched
 from lma.results import ByteCount
 from lma.signatures import LogStats, SignatureTable
 
 POLICIES = ("error", "wrap", "clamp")
-_INFERENCE = "an int8 memory has no gradients: call .eval() on it, or train a memory in floats"
+_DTYPES = {torch.int8: 8, torch.uint8: 4}  # of quantised weights, and their bits
+_INFERENCE = "a quantised memory has no gradients: call .eval() on it, or train a memory in floats"
 
 
 class SharedMemory(FixedBuffers):
@@ -42,8 +48,11 @@ class SharedMemory(FixedBuffers):
             (id modulo size) or "clamp" (the nearest end). Tables with None take any int64.
         init_std: Standard deviation of initial vectors; 0.01 unless given.
         sparse: Gradients as sparse tensors of touched blocks.
-        device, dtype: Of the weights. `torch.int8` makes a memory of zeros in the form that
-            `quantise_` gives, to load a quantised state into.
+        precision: "int8" or "int4" trains with the rounding in (`fake_quantise`), so that
+            `quantise_` changes nothing any more; "float32": what `dtype` says. The budget's own
+            unless given.
+        device, dtype: Of the weights. `torch.int8` (8 bits) or `torch.uint8` (4) makes a memory of
+            zeros in the form that `quantise_` gives, to load a quantised state into.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class SharedMemory(FixedBuffers):
         out_of_range: str = "error",
         init_std: float | None = None,
         sparse: bool = False,
+        precision: str | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -68,6 +78,10 @@ class SharedMemory(FixedBuffers):
         if allocation is None:
             tokens = stats.num_tokens if stats is not None else count_tokens(tables)
             resolved = Budget.of(budget, compression, tokens)
+            if resolved is not None and precision is not None:
+                resolved = dataclasses.replace(resolved, precision=precision)
+            if resolved is not None:
+                precision = resolved.precision
             allocation = (method or Lma()).allocate(
                 tables, resolved, signatures=signatures, stats=stats
             )
@@ -76,15 +90,19 @@ class SharedMemory(FixedBuffers):
         self.allocation = allocation.to(device)
         self.out_of_range = out_of_range
         self.sparse = sparse
+        self.bits = PRECISIONS[precision or "float32"]
+        if sparse and self.bits < 32:
+            raise ValueError(f"sparse gradients have no {precision}: its rounding needs dense ones")
         # Set by a FusedOptimizer: makes the function that one backward pass calls.
         self.update: Callable[[], Update] | None = None
         self.init_std = 0.01 if init_std is None else init_std
         shape = allocation.num_blocks, allocation.block_size
         self.weight: Tensor
         self.register_buffer("scales", None)
-        if dtype == torch.int8:
+        if dtype in _DTYPES:
             scales = torch.zeros(num_groups(*shape), dtype=torch.float16, device=device)
-            self._keep(Quantised(torch.zeros(shape, dtype=dtype, device=device), scales))
+            stored = shape[0], shape[1] * _DTYPES[dtype] // 8
+            self._keep(Quantised(torch.zeros(stored, dtype=dtype, device=device), scales))
         else:
             self.weight = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         sizes = [-1 if t.num_embeddings is None else t.num_embeddings for t in allocation.tables]
@@ -111,23 +129,28 @@ class SharedMemory(FixedBuffers):
 
     @property
     def quantised(self) -> bool:
-        """Whether the memory is int8, for inference only."""
+        """Whether the memory is kept in 8 or 4 bits, for inference only."""
         return self.scales is not None
 
     @property
     def stored(self) -> Tensor | Quantised:
-        """What is kept: the floats, or int8 values and their scales."""
-        return self.weight if self.scales is None else Quantised(self.weight, self.scales)
+        """What lookups read: floats, rounded where `precision` says so, or values and scales."""
+        if self.scales is not None:
+            return Quantised(self.weight, self.scales)
+        return self.weight if self.bits == 32 else fake_quantise(self.weight, self.bits)
 
-    def quantise_(self) -> SharedMemory:
-        """Turn the trained memory into int8, in place: a quarter of the bytes, no gradients.
+    def quantise_(self, bits: int | None = None) -> SharedMemory:
+        """Turn the trained memory into 8 or 4 bits, in place: a fraction of the bytes, no gradients.
 
         Groups of 64 neighbouring floats share a float16 scale, and every float moves by half a
-        scale at most; see `lma.nn.quantise`. Lookups read the int8 values as they are and return
+        scale at most; see `lma.nn.quantise`. Lookups read the values as they are and return
         float32. The weights become buffers, so that optimizers made before no longer reach them.
+
+        Args:
+            bits: 8 or 4; of the memory's `precision` unless given, else 8.
         """
         if not self.quantised:
-            self._keep(quantise(self.weight))
+            self._keep(quantise(self.weight, bits or min(self.bits, 8)))
             self.update = None
         return self
 
@@ -181,7 +204,7 @@ class SharedMemory(FixedBuffers):
         if isinstance(stored, Quantised):
             self._refuse_training()
             return self.allocation.quantised_vectors(stored, ids, numbers, group)
-        return self.allocation.vectors(self.weight, ids, numbers, group, self.sparse)
+        return self.allocation.vectors(stored, ids, numbers, group, self.sparse)
 
     def fused_lookup(
         self,
@@ -219,9 +242,9 @@ class SharedMemory(FixedBuffers):
 
     def num_bytes(self) -> ByteCount:
         """Serving bytes: the one function that counts them, for every method."""
-        count = self.allocation.num_bytes(self.weight.element_size())
         scales = 0 if self.scales is None else self.scales.nbytes
-        return dataclasses.replace(count, weights=count.weights + scales)
+        weights = self.weight.nbytes + scales
+        return dataclasses.replace(self.allocation.num_bytes(), weights=weights)
 
     def memory_report(self) -> MemoryReport:
         """What was spent on what, and what the full tables would take."""
@@ -251,12 +274,19 @@ class SharedMemory(FixedBuffers):
                 state_dict, prefix + "allocation.", {}, True, [], [], []
             )
         saved = state_dict.get(prefix + "weight")
-        if saved is not None and (saved.dtype == torch.int8) != self.quantised:
-            forms = "int8, this memory floats: call quantise_() on it first"
-            if self.quantised:
-                forms = "floats, this memory int8: make a memory in floats"
-            raise StateMismatchError(f"{prefix}weight: the saved weights are {forms}")
+        if saved is not None:
+            theirs, mine = (_DTYPES.get(w.dtype, 0) for w in (saved, self.weight))
+            if theirs != mine:
+                cure = f"call quantise_({theirs}) on it first" if theirs else "make one in floats"
+                raise StateMismatchError(
+                    f"{prefix}weight: the saved weights are {_form(theirs)}, this memory is "
+                    f"{_form(mine)}: {cure}"
+                )
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _form(bits: int) -> str:
+    return f"int{bits}" if bits else "floats"
 
 
 @dataclasses.dataclass(frozen=True)

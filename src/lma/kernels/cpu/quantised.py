@@ -1,4 +1,4 @@
-"""Launcher of the lookup in an int8 memory."""
+"""Launcher of the lookup in a quantised memory."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lma.kernels.cpu.lookup import GRAIN, starts
 from lma.kernels.cpu.quantised_kernel import pool_range
 from lma.kernels.cpu.threads import num_pieces, run_pieces
 from lma.kernels.reference.lookup import tables_of_entries
-from lma.kernels.reference.quantised import group_blocks
+from lma.kernels.reference.quantised import bits_of, group_blocks
 
 
 def lookup_quantised(
@@ -35,7 +35,8 @@ def lookup_quantised(
     width: int,
 ) -> Tensor:
     """`reference.lookup_quantised`."""
-    unit = values.shape[1]
+    bits = bits_of(values)
+    unit = values.shape[1] * 8 // bits
     tables = tables_of_entries(numbers, offsets, len(ids))
     found = starts(
         ids, tables, layout, seeds, draws, codes, fingerprints, overflow_keys, unit, chunk,
@@ -44,7 +45,7 @@ def lookup_quantised(
     slots = len(ids) if offsets is None else len(offsets) - 1
     out = torch.empty(slots // len(numbers), width)
     fixed = (
-        array(values).reshape(-1), array(scales.view(torch.uint16)),
+        array(values).reshape(-1), bits, array(scales.view(torch.uint16)),
         group_blocks(unit).bit_length() - 1, found.numpy(), *bag_arrays(offsets, factors),
         array(numbers), array(columns), array(modes), array(layout), unit, chunk, lead,
         out.numpy().reshape(-1), width,
