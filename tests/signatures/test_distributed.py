@@ -103,6 +103,7 @@ def mistakes(rank):
     yield MinHashBuilder({"a": None}, SignatureConfig()), "give tokens= to every builder"
 
 
+@pytest.mark.slow
 def test_processes_reduce_to_the_whole(tmp_path):
     multiprocessing.start_processes(process, (str(tmp_path),), WORLD, start_method="spawn")
     every = [torch.load(tmp_path / f"{rank}.pt") for rank in range(WORLD)]

@@ -49,6 +49,7 @@ def log():
 
 
 # 400 rows in batches of 70: a checkpoint after every second one and at the end of a pass.
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "after"), [("random", 5), ("rows", 6), ("learned", 6)])
 def test_a_killed_fit_ends_in_the_same_bits(tmp_path, kind, after):
     path = tmp_path / "checkpoint"

@@ -80,7 +80,8 @@ class ContextSums:
         heavy = len(self.wide)
         low = self.narrow[max(start - heavy, 0) : max(stop - heavy, 0)]
         sums = np.concatenate([self.wide[start:stop].astype(np.float64), low])
-        return np.ldexp(sums, -self.exponents[start:stop, None].astype(np.int32)).astype(np.float32)
+        exponents = -self.exponents[start:stop, None].astype(np.int32)
+        return np.asarray(np.ldexp(sums, exponents), dtype=np.float32)
 
 
 __all__ = ["ContextSums"]

@@ -96,7 +96,7 @@ class Codebooks:
             list(pool.map(run, range(0, len(vectors), BLOCK)))
         return out
 
-    def decode(self, codes: I64) -> F32:
+    def decode(self, codes: npt.NDArray[np.integer]) -> F32:
         """The vectors that codes stand for, [tokens, dim]."""
         dim = max(int(d.max()) for d in self.dims) + 1
         out = np.zeros((len(codes), dim), np.float32)
@@ -177,7 +177,8 @@ def quantise(
     for block in blocks:
         found, weights = vectors(block)
         codes[block] = books.encode(found, torch.get_num_threads())
-        lost += float(weights @ ((found - books.decode(codes[block])) ** 2).sum(1))
+        left = np.subtract(found, books.decode(codes[block]))
+        lost += float(weights @ (left**2).sum(1))
         energy += float(weights @ (found**2).sum(1))
     return books, codes, lost / max(energy, 1e-30)
 
