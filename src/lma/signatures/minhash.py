@@ -169,9 +169,9 @@ class MinHashBuilder:
 
     def merge(self, other: MinHashBuilder) -> MinHashBuilder:
         """Add what another builder saw; commutative and associative. Returns self."""
-        mine, theirs = self.settings(), other.settings()
-        if mine != theirs:
-            raise LmaError(f"cannot merge builders of different settings: {mine} and {theirs}")
+        ours, others = self.settings(), other.settings()
+        if ours != others:
+            raise LmaError(f"cannot merge builders of different settings: {ours} and {others}")
         for name, tokens in self.tokens.items():
             slots = tokens.merge(other.tokens[name])
             self._make_room()
