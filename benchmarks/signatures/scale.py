@@ -1,11 +1,13 @@
 """A log of 100 million rows and 100 million distinct tokens, signed in bounded memory.
 
     python benchmarks/signatures/scale.py [--rows 100000000] [--max-tokens 0] [--budget 64000000]
+                                          [--checkpoint FILE]
 
 Four fields: two of hashed ids, of which about half occur once and the rest follow Zipf's law over
 10 million, and two of 1,000 and 24 ids. Tokens are counted, the budget decides which are signed,
 and a second pass makes their min-hash codes. Memory is the peak of resident memory that the system
-reports for the process, imports and all.
+reports for the process, imports and all; a line says what it was when tokens were counted, another
+when the table was done. With a checkpoint, a killed run goes on when it is called again.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import torch
 from timing import machine
 
 from lma.hashing import combine
-from lma.signatures import SignatureConfig, fit_signatures
+from lma.signatures import FitCheckpoint, SignatureConfig, fit_signatures
 
 BATCH = 65_536
 POOL = 10_000_000
@@ -81,41 +83,35 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000_000)
     parser.add_argument("--max-tokens", type=int, default=0, help="per hashed field; 0: all")
     parser.add_argument("--budget", type=int, default=64_000_000, help="bytes of codes and index")
+    parser.add_argument("--checkpoint", type=Path, help="file to go on from")
     arguments = parser.parse_args()
-    begin, most, at_count = time.perf_counter(), 0, {}
+    rows, begin = arguments.rows, time.perf_counter()
+    facts = {"rows": rows, "ids": 4 * rows, "max_tokens": arguments.max_tokens}
+
+    def report(benchmark: str, **found: object) -> None:
+        found.update(peak_rss_mb=peak_rss_mb(), elapsed_s=round(time.perf_counter() - begin))
+        print(json.dumps({"benchmark": benchmark, **facts, **found, **machine()}), flush=True)
 
     def progress(done: int, total: int, tokens_seen: int) -> None:
-        nonlocal most
-        most = max(most, tokens_seen)
-        if done == arguments.rows:
-            at_count.update(seconds=time.perf_counter() - begin, peak_rss_mb=peak_rss_mb())
+        if done == rows:
+            report("scale: counted", tokens_held=tokens_seen)
 
     torch.set_num_threads(2)
-    before = peak_rss_mb()
     table = fit_signatures(
-        Log(arguments.rows),
+        Log(rows),
         SignatureConfig("context", num_codes=8, code_bits=16),
         budget_bytes=arguments.budget,
         max_tokens=arguments.max_tokens or None,
         progress=progress,
+        checkpoint=arguments.checkpoint
+        and FitCheckpoint(arguments.checkpoint, str(facts), every_rows=rows // 2),
     )
-    found = {
-        "benchmark": "scale",
-        "rows": arguments.rows,
-        "ids": 4 * arguments.rows,
-        "max_tokens": arguments.max_tokens,
-        "tokens_held": most,
-        "signed": {s.table: s.num_signed for s in table.sections},
-        "table_bytes": table.signature_bytes + table.index_bytes,
-        "may_miss_tokens_of_rows": table.provenance.get("may_miss_tokens_of_rows", {}),
-        "rss_mb_of_imports": before,
-        "peak_rss_mb_counting": at_count["peak_rss_mb"],
-        "peak_rss_mb": peak_rss_mb(),
-        "counting_s": round(at_count["seconds"]),
-        "elapsed_s": round(time.perf_counter() - begin),
-        **machine(),
-    }
-    print(json.dumps(found), flush=True)
+    report(
+        "scale: signed",
+        signed={s.table: s.num_signed for s in table.sections},
+        table_bytes=table.signature_bytes + table.index_bytes,
+        may_miss_tokens_of_rows=table.provenance.get("may_miss_tokens_of_rows", {}),
+    )
 
 
 if __name__ == "__main__":
