@@ -37,9 +37,10 @@ def test_readme(tmp_path):
     run([sys.executable, "second.py"], tmp_path)
 
 
-def test_guide(tmp_path):
-    (tmp_path / "guide.py").write_text("\n".join(blocks("docs/guide.md", "python")))
-    run([sys.executable, "guide.py"], tmp_path)
+@pytest.mark.parametrize("page", ["guide", "signatures"])
+def test_pages_of_code(tmp_path, page):
+    (tmp_path / "page.py").write_text("\n".join(blocks(f"docs/{page}.md", "python")))
+    run([sys.executable, "page.py"], tmp_path)
 
 
 def test_the_guide_s_settings_are_settings():

@@ -160,6 +160,58 @@ def test_other_signatures_are_refused(folder, tmp_path, capsys):
     assert "the signatures given are labelled_context" in said.err.replace("\n", " ")
 
 
+def test_stopped_signatures_go_on(folder, tmp_path, capsys, monkeypatch):
+    """Ctrl-C at the second checkpoint; the same command ends in the same file, then is done."""
+    from lma.signatures import FitCheckpoint
+
+    lma("prepare", "criteo", folder / "log.tsv", tmp_path / "d", capsys=capsys)
+    fit = ("signatures", tmp_path / "d", tmp_path / "s", "--set", "code_bits=4")
+    written = []
+
+    def interrupted(self, fit, save=FitCheckpoint.save):
+        save(self, fit)
+        written.append(fit.passes_done)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FitCheckpoint, "save", interrupted)
+        lma(*fit, capsys=capsys, status=130)
+    assert written == [1, 2]
+    assert (tmp_path / "s" / "checkpoint.pickle").exists()
+    said = lma(*fit[:-1], "code_bits=5", capsys=capsys, status=1)
+    assert "delete it to start anew" in said.err.replace("\n", " ")
+    assert "tokens signed" in " ".join(lma(*fit, capsys=capsys).out.split())
+    lma("signatures", tmp_path / "d", tmp_path / "whole", *fit[3:], capsys=capsys)
+    names = [path.name for path in (tmp_path / "s").iterdir()]
+    assert names == ["signatures.safetensors"]
+    kept, whole = ((tmp_path / n / names[0]).read_bytes() for n in ("s", "whole"))
+    assert kept == whole
+
+
+def test_signatures_within_a_budget(folder, tmp_path, capsys):
+    from lma.signatures import SignatureTable
+
+    lma("prepare", "criteo", folder / "log.tsv", tmp_path / "d", "--ids", "hashed", capsys=capsys)
+    lma("signatures", tmp_path / "d", tmp_path / "s", "--budget", "3kB", "--method",
+        "lma-context", "--max-tokens", "100000", capsys=capsys)  # fmt: skip
+    table = SignatureTable.load(tmp_path / "s")
+    # Buckets of eight lanes are not all full.
+    assert 1000 < table.signature_bytes + table.index_bytes < 3000 + 26 * 8 * 18
+    said = lma("signatures", tmp_path / "d", tmp_path / "t", "--max-tokens", "2", "--method",
+               "lma-context", capsys=capsys)  # fmt: skip
+    assert "raise --max-tokens" in " ".join(said.out.split())
+
+
+def test_inspect_lists_neighbours(folder, tmp_path, capsys):
+    lma("prepare", "criteo", folder / "log.tsv", tmp_path / "d", capsys=capsys)
+    lma("signatures", tmp_path / "d", tmp_path / "s", "--set", "code_bits=4", capsys=capsys)
+    said = lma("inspect", tmp_path / "s", tmp_path / "d", "0", "--table", "C1", "-k", "3",
+               capsys=capsys)  # fmt: skip
+    assert "likeness" in said.out
+    assert said.out.count("%") == 3
+
+
 def test_one_class_only_still_gives_a_model(folder, tmp_path, capsys):
     lines = (folder / "log.tsv").read_text().splitlines()[:600]
     (tmp_path / "z.tsv").write_text("".join("0" + line[1:] + "\n" for line in lines))

@@ -107,7 +107,7 @@ def test_sums_are_those_of_explicit_matrices(similarity, passes):
         # Tokens are in order of id; float32 sums of some hundred terms.
         np.testing.assert_allclose(builder._state.rows[where], used)
         scale = np.abs(sums).max()
-        np.testing.assert_allclose(builder._state.sums[where], sums, atol=2e-4 * scale)
+        np.testing.assert_allclose(builder._state.sums[table][:], sums, atol=2e-4 * scale)
 
 
 def test_context_sums_by_hand():
@@ -131,7 +131,8 @@ def test_threads_and_batches_do_not_matter(similarity):
         for threads, cuts in ((1, ()), (2, (1, 63, 5000)), (5, (4096,))):
             torch.set_num_threads(threads)
             builder = build(rows, labels, config, cuts=cuts)
-            results.append((builder._state.sums.copy(), builder.finish().codes))
+            sums = np.concatenate([s[:] for s in builder._state.sums.values()])
+            results.append((sums, builder.finish().codes))
     finally:
         torch.set_num_threads(before)
     for sums, codes in results[1:]:
@@ -154,7 +155,7 @@ def test_workers_merge_to_the_whole():
             main.merge(worker)
         main.next_pass()
     for table in NAMES:
-        np.testing.assert_allclose(main.vectors(table), whole.vectors(table), atol=1e-4)
+        assert np.array_equal(main.vectors(table), whole.vectors(table))
     assert main.stats().tables["user"].supports.tolist() == (
         whole.stats().tables["user"].supports.tolist()
     )
@@ -309,6 +310,33 @@ def test_misuse_is_told():
         done.encode("user", *batch)
     with pytest.raises(ValueError, match="kind must be 'learned'"):
         ContextCodeBuilder({}, SignatureConfig())
+
+
+@pytest.mark.parametrize(
+    ("values", "offsets", "labels", "error", "match"),
+    [
+        (np.array([[0.5]]), None, [0], TypeError, "int64 ids, found float64"),
+        (np.array([[2**63]], np.uint64), None, [0], TypeError, "found uint64"),
+        ([[2**64]], None, [0], TypeError, "int64 ids, found object"),
+        (np.array([[7]]), None, [0], ValueError, "id 7 of table 'a' is outside"),
+        (np.array([1]), [0, 1, 0, 1], [0, 0, 0], ValueError, "offsets must ascend"),
+        (np.array([1]), [], [0], ValueError, "offsets must be integers"),
+        (np.array([[1]]), None, [2], ValueError, "labels must be 0 or 1"),
+        (np.array([[1]]), None, None, ValueError, "needs labels"),
+        (np.array([[1]]), None, [0, 1], ValueError, r"shape \[1\]"),
+    ],
+)
+def test_bad_batches_change_no_pass(values, offsets, labels, error, match):
+    builder = ContextCodeBuilder({"a": 5}, config_of())
+    for _ in range(2):
+        rows, before = builder.num_rows, builder.stats().num_tokens
+        with pytest.raises(error, match=match):
+            builder.update(values, offsets, labels)
+        assert (builder.num_rows, builder.stats().num_tokens) == (rows, before)
+        if builder.passes_done == 0:
+            builder.update(np.array([[1], [2]]), None, [0, 1])
+            builder.next_pass()
+    assert not builder._state.sums["a"].narrow.any()
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 import torch
-from set_oracle import as_batch, random_rows
+from hashed_log import HashedLog, hashed_and_dense
+from set_oracle import as_batch
 
 from lma.hashing import table_salt, token_keys
 from lma.kernels.reference.addresses import find_fingerprint
@@ -80,49 +79,6 @@ def test_no_keys_and_bad_keys():
         FingerprintIndex.build(np.array([3, 3], np.uint64))
     with pytest.raises(ValueError, match="load"):
         FingerprintIndex.build(np.array([3], np.uint64), load=0.99)
-
-
-@dataclass
-class Feature:
-    name: str
-    num_embeddings: int | None
-
-
-@dataclass
-class Batch:
-    values: torch.Tensor
-    offsets: torch.Tensor | None
-    labels: torch.Tensor
-
-
-class HashedLog:
-    """A log whose ids are any 64-bit values, as `lma.data` gives it."""
-
-    def __init__(self, rows, labels, names, ids=None):
-        self.rows, self.labels = rows, labels
-        self.schema = type("Schema", (), {"features": [Feature(n, None) for n in names]})
-
-    def num_rows(self, split):
-        return len(self.rows)
-
-    def batches(self, split, size):
-        for first in range(0, len(self.rows), 70):
-            values, offsets = as_batch(self.rows[first : first + 70], len(self.schema.features))
-            yield Batch(
-                torch.from_numpy(values),
-                torch.from_numpy(offsets),
-                torch.from_numpy(self.labels[first : first + 70].astype(np.float32)),
-            )
-
-
-def hashed_and_dense(seed=0):
-    """One log twice: with dense ids, and with the same tokens under 64-bit ids."""
-    rng = np.random.default_rng(seed)
-    rows = random_rows(rng, 400, (30, 12), (1, 3))
-    labels = rng.integers(0, 2, len(rows))
-    raw = rng.integers(-(2**63), 2**63, 30)
-    hashed = [[[int(raw[v]) for v in bag] for bag in row] for row in rows]
-    return rows, hashed, labels, raw
 
 
 @pytest.mark.parametrize("similarity", ["rows", "context", "labelled_context"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 
@@ -11,10 +12,11 @@ import torch
 
 from lma.errors import FormatError
 from lma.hashing import HASH_VERSION
-from lma.signatures import MinHashBuilder, Section, SignatureConfig, SignatureTable
-from lma.signatures import table as table_module
+from lma.signatures import MinHashBuilder, Section, SignatureConfig, SignatureTable, table_file
+from lma.signatures.quantise import Codebooks
 from lma.signatures.sections import SectionParts, make_table
-from lma.signatures.table import FILE_NAME, pack_codes
+from lma.signatures.table import pack_codes
+from lma.signatures.table_file import FILE_NAME
 
 
 def small_table(code_bits=16, num_codes=3):
@@ -66,6 +68,56 @@ def test_neighbours_are_those_that_share_most():
     table = make_table([SectionParts(section, pack_codes(codes, 16))], 0, {})
     assert table.neighbours("a", 0, 3) == [(3, 1.0), (1, pytest.approx(2 / 3)), (2, 1 / 3)]
     assert len(table.neighbours("a", 0, 100)) == 3
+
+
+def learned_table(residual=False):
+    """Four tokens of two codes; their vectors are worked out by hand below."""
+    books = Codebooks(
+        (np.array([[1.0, 0.0], [0.0, 2.0]], np.float32), np.array([[3.0], [-3.0]], np.float32)),
+        (np.array([0, 2]), np.array([1])),
+        residual,
+    )
+    section = Section("a", "learned", "context", 2, 1, 4)
+    codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    return make_table([SectionParts(section, pack_codes(codes, 1), codebooks=books)], 0, {})
+
+
+def test_learned_codes_are_compared_by_what_they_stand_for(tmp_path):
+    """Vectors (1, 3, 0), (1, -3, 0), (0, 3, 2), (0, -3, 2)."""
+    learned_table().save(tmp_path)
+    for table in (
+        learned_table(),
+        SignatureTable.load(tmp_path),
+        learned_table().truncate({"a": 4}),
+    ):
+        ten, thirteen = 10**0.5, 13**0.5
+        near = table.neighbours("a", 0, 3)
+        assert [token for token, _ in near] == [2, 3, 1]
+        wanted = [9 / (ten * thirteen), -9 / (ten * thirteen), -8 / 10]
+        assert [likeness for _, likeness in near] == pytest.approx(wanted)
+        assert table.similarity(("a", 1), ("a", 3)) == pytest.approx(wanted[0])
+    assert learned_table().truncate({}).codebooks == {}
+
+
+def test_learned_codes_of_two_tables_do_not_compare():
+    other = learned_table()
+    section = dataclasses.replace(other.sections[0], table="b")
+    two = SignatureTable([section], other.codes, codebooks={"b": other.codebooks["a"]})
+    joined = SignatureTable.join([other, two])
+    assert np.isnan(joined.similarity(("a", 0), ("b", 0)))
+    assert joined.similarity(("b", 0), ("b", 0)) == pytest.approx(1)
+    # Codebooks are for looking at: a file without them still compares codes.
+    bare = SignatureTable(other.sections, other.codes)
+    assert bare.similarity(("a", 0), ("a", 1)) == 0.5
+
+
+def test_neighbours_among_given_ids():
+    table, codes = small_table()
+    among = torch.tensor([4, 99, 2, 0])
+    found = table.neighbours("a", 0, among=among)
+    assert {token for token, _ in found} == {4, 2}
+    shares = {t: float((codes["a"][t] == codes["a"][0]).mean()) for t in (4, 2)}
+    assert dict(found) == shares
 
 
 def test_truncate_permute_join():
@@ -144,11 +196,22 @@ def test_damaged_files_are_refused(tmp_path):
         SignatureTable.load(tmp_path / "nowhere")
 
 
+def test_damaged_codebooks_are_refused(tmp_path):
+    learned_table().save(tmp_path)
+    path = tmp_path / FILE_NAME
+    altered = bytearray(path.read_bytes())
+    place = altered.rindex(np.float32(-3.0).tobytes())
+    altered[place] ^= 1
+    path.write_bytes(altered)
+    with pytest.raises(FormatError, match=r"checksum of 'codebooks\.0\.1\.centroids'"):
+        SignatureTable.load(tmp_path)
+
+
 @pytest.mark.parametrize("what", ["HASH_VERSION", "FORMAT"])
 def test_other_versions_are_refused_with_both_named(tmp_path, monkeypatch, what):
     table, _ = small_table()
     with monkeypatch.context() as patch:
-        patch.setattr(table_module, what, 99)
+        patch.setattr(table_file, what, 99)
         table.save(tmp_path)
     with pytest.raises(FormatError, match=rf"99.*hash_version {HASH_VERSION}"):
         SignatureTable.load(tmp_path)

@@ -53,11 +53,9 @@ def log():
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.kind)
 def test_fit_then_embed(log, config):
     seen = []
-    signatures = fit_signatures(
-        log, config, progress=lambda done, total: seen.append((done, total))
-    )
+    signatures = fit_signatures(log, config, progress=lambda *args: seen.append(args))
     passes = 1 if config.kind == "random" else 3
-    assert seen[-1] == (2000 * passes, 2000 * passes)
+    assert seen[-1] == (2000 * passes, 2000 * passes, 60)
     tables = [
         lma.EmbeddingBagConfig(name=n, embedding_dim=8, num_embeddings=size, feature_names=[n])
         for n, size in (("user", 40), ("movie", 20))
@@ -107,9 +105,13 @@ def test_neighbours_of_toy_story(movielens):
     for _ in range(builder.num_passes):
         builder.update(ids, None, labels)
         builder.next_pass()
+    (wanted,) = [i for i, t in enumerate(titles[:1000]) if t.startswith("Toy Story (")]
+    # What `lma inspect` prints: four bytes per movie, decoded.
+    coded = [titles[i] for i, _ in builder.finish().neighbours("movie", wanted, 10)]
+    assert "Toy Story 2 (1999)" in coded
+    assert "Bug's Life, A (1998)" in coded
     vectors = builder.vectors("movie")[:1000]
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    (wanted,) = [i for i, t in enumerate(titles[:1000]) if t.startswith("Toy Story (")]
     near = [titles[i] for i in np.argsort(-(unit @ unit[wanted]))[1:11]]
     assert "Toy Story 2 (1999)" in near
     assert "Bug's Life, A (1998)" in near

@@ -22,7 +22,7 @@ from lma.training import (
     run,
     save,
 )
-from lma.training.bundle import check_same_ids
+from lma.training.bundle import Bundle, check_same_ids
 
 
 @pytest.fixture(scope="module")
@@ -118,3 +118,19 @@ def test_a_dataset_of_other_ids_is_refused(log, shelf, tmp_path):
     other = lma.data.prepare("criteo", [tmp_path / "b.tsv"], tmp_path / "b")
     with pytest.raises(ValueError, match="use the dataset it was trained on"):
         check_same_ids(bundle, other)
+
+
+def test_a_dictionary_of_as_many_other_values_is_refused(tmp_path):
+    """Every category renamed: sizes and supports stay, keys do not."""
+    lma.data.write_synthetic(tmp_path / "a.tsv", rows=300, scale=1 / 4096)
+    lines = [line.split("\t") for line in (tmp_path / "a.tsv").read_text().splitlines()]
+    swap = str.maketrans("0123456789abcdef", "123456789abcdef0")
+    renamed = ["\t".join([*row[:14], *(c.translate(swap) for c in row[14:])]) for row in lines]
+    (tmp_path / "b.tsv").write_text("\n".join(renamed) + "\n")
+    one, two = (
+        lma.data.prepare("criteo", [tmp_path / f"{n}.tsv"], tmp_path / n) for n in ("a", "b")
+    )
+    assert one.schema.features == two.schema.features
+    check_same_ids(Bundle(torch.nn.Linear(1, 1), one.encoder, {}), one)
+    with pytest.raises(ValueError, match="dictionary differs from the model's"):
+        check_same_ids(Bundle(torch.nn.Linear(1, 1), one.encoder, {}), two)

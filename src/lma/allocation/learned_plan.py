@@ -13,11 +13,11 @@ from lma.allocation.planning import (
     TablePlan,
     fixed_bytes,
     private_row_bytes,
-    signature_bytes,
     smallest_tables,
 )
 from lma.allocation.tables import Budget, Table
 from lma.errors import BudgetError
+from lma.signatures.budget import signature_bytes
 from lma.signatures.config import SignatureConfig
 from lma.signatures.stats import LogStats
 

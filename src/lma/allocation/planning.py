@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lma.allocation.tables import Budget, Table
 from lma.errors import BudgetError
+from lma.signatures.budget import signature_bytes
 from lma.signatures.config import SignatureConfig
 from lma.signatures.stats import LogStats
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 HEADER_BYTES = 8 * 11  # int64 settings of an LMA memory's header
 TABLE_BYTES = 4 * 9  # int32 columns per table of an LMA memory's plan
 CODE_PADDING_BYTES = 2
-FINGERPRINT_LOAD = 0.9  # what the index holds at least; a plan must not promise more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,12 +190,6 @@ def make_plan(
 def fixed_bytes(num_tables: int) -> int:
     """Bytes of an LMA memory's settings, whatever it holds."""
     return HEADER_BYTES + TABLE_BYTES * num_tables + CODE_PADDING_BYTES
-
-
-def signature_bytes(signatures: SignatureConfig, hashed: bool) -> int:
-    """Bytes of one token's codes, and of its fingerprint and its share of empty lanes if hashed."""
-    code_bytes = (signatures.num_codes * signatures.code_bits + 7) // 8
-    return math.ceil((code_bytes + 2) / FINGERPRINT_LOAD) if hashed else code_bytes
 
 
 def private_row_bytes(table: Table, stats: LogStats, float_bytes: float) -> int:

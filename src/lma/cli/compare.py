@@ -76,7 +76,7 @@ def run_comparison(data: Any, config: Any, results: Path, *, device: str = "cpu"
         overall = bars.add_task("runs", total=None, note="")
         fit = bars.add_task("signatures", total=None, note="", visible=False)
 
-        def fitting(done: int, total: int) -> None:
+        def fitting(done: int, total: int, *_: int) -> None:
             bars.update(fit, completed=done, total=total, visible=done < total)
 
         def start(run: Any, number: int, total: int) -> Any:

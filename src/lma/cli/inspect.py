@@ -17,16 +17,18 @@ def inspect(
     table: str = typer.Option(..., help="The token's table."),
     k: int = typer.Option(10, "-k", help="How many neighbours."),
 ) -> None:
-    """List a token's nearest tokens, by the share of codes that agree.
+    """List a token's nearest tokens, and the share of codes, so of shared memory, that agree.
 
-    Many codes tell neighbours apart better than few: 64 or more for looking at.
+    Learned codes are decoded and compared by cosine. Random codes are compared by the share that
+    agrees; there many codes tell neighbours apart better than few: 64 or more for looking at.
 
     Examples:
 
-        lma signatures data/movielens runs/look --method lma-context --set num_codes=64
+        lma signatures data/movielens runs/look --set similarity=positive_context
 
         lma inspect runs/look data/movielens "Toy Story" --table movie
     """
+    import torch
     from rich.table import Table
 
     from lma.data import Dataset
@@ -36,10 +38,13 @@ def inspect(
     titles = data.titles(table)
     number = find_token(token, titles)
     shown = Table(title=f"{name_of(number, titles)} (id {number})")
-    shown.add_column("token")
-    shown.add_column("shared codes", justify="right")
-    for other, share in fitted.neighbours(table, number, k):
-        shown.add_row(name_of(other, titles), f"{share:.0%}")
+    for column in ("token", "likeness", "shared codes"):
+        shown.add_column(column, justify="left" if column == "token" else "right")
+    found = fitted.neighbours(table, number, k)
+    codes = fitted.codes_of(table, torch.tensor([number, *(other for other, _ in found)]))
+    shared = (codes[1:] == codes[0]).double().mean(1).tolist()
+    for (other, likeness), share in zip(found, shared, strict=True):
+        shown.add_row(name_of(other, titles), f"{likeness:.2f}", f"{share:.0%}")
     out.print(shown)
 
 

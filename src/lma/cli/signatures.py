@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from lma.cli.console import counter, out, progress, size
+from lma.cli.console import out, progress, size
+
+CHECKPOINT = "checkpoint.pickle"
 
 
 def signatures(
@@ -16,28 +20,77 @@ def signatures(
     setting: list[str] = typer.Option(
         [], "--set", "-s", help="A setting of the method, key=value: num_codes=32."
     ),
+    budget: str = typer.Option(
+        "", help="Bytes for codes and index, such as 20MB; else all tokens with enough support."
+    ),
+    max_tokens: int = typer.Option(
+        0, help="Most tokens to hold per table of hashed ids while counting; 0: all."
+    ),
+    checkpoint_rows: int = typer.Option(1 << 24, help="Rows between two checkpoints."),
 ) -> None:
     """Fit signatures on the training rows of a dataset.
+
+    Stopped or killed, the same command goes on from its last checkpoint and ends in the same bits.
 
     Examples:
 
         lma signatures data/movielens runs/signatures
 
         lma signatures data/criteo runs/rows --method lma-rows --set num_codes=32
+
+        lma signatures data/hashed runs/small --budget 20MB --max-tokens 50000000
     """
+    from lma.allocation.tables import parse_bytes
     from lma.cli.settings import parse_options
     from lma.data import Dataset
-    from lma.training import ConfigError, SignatureShelf, method_spec
+    from lma.signatures import FitCheckpoint, TableStats, fit_signatures
+    from lma.training import ConfigError, method_spec
+    from lma.training.experiment import dataset_fingerprint
 
     _, config = method_spec(method).configure(parse_options(setting))
     if config is None:
         raise ConfigError(f"method {method!r} has no signatures")
     data = Dataset.open(dataset)
+    budget_bytes = parse_bytes(budget) if budget else None
+    identity = f"{data.schema.name} {dataset_fingerprint(data)}, {config}, {budget}, {max_tokens}"
+    checkpoint = FitCheckpoint(target / CHECKPOINT, identity, checkpoint_rows)
+    signed = None
+    if budget_bytes is None:
+        # A dictionary knows supports beforehand: no memory goes to tokens that get no signature.
+        signed = {
+            f.name: TableStats(f.name, *data.support_histogram(f.name)).tokens_with(
+                config.min_support
+            )
+            for f in data.schema.features
+            if f.num_embeddings is not None
+        }
     with progress() as bars:
-        shelf = SignatureShelf(data, counter(bars, "rows"))
-        table = shelf.get(config)
+        table = fit_signatures(
+            data,
+            config,
+            num_signed=signed,
+            budget_bytes=budget_bytes,
+            max_tokens=max_tokens or None,
+            progress=rows_bar(bars),
+            checkpoint=checkpoint,
+        )
     table.save(target)
+    checkpoint.remove()
     out.print(
-        f"{target}: {sum(s.num_signed for s in table.sections):,} of {data.num_tokens():,} tokens "
-        f"signed, {size(table.signature_bytes)} of codes, {size(table.index_bytes)} of index"
+        f"{target}: {sum(s.num_signed for s in table.sections):,} tokens signed, "
+        f"{size(table.signature_bytes)} of codes, {size(table.index_bytes)} of index"
     )
+    for name, rows in table.provenance.get("may_miss_tokens_of_rows", {}).items():
+        out.print(f"{name}: tokens of up to {rows} rows may be missing; raise --max-tokens")
+
+
+def rows_bar(bars: Any) -> Callable[[int, int, int], None]:
+    """A callable (rows done, rows in all, tokens seen) that drives a bar with rows per second."""
+    task = bars.add_task("rows", total=None, note="")
+
+    def update(done: int, total: int, tokens: int) -> None:
+        bars.update(task, completed=done, total=total)
+        speed = bars.tasks[bars.task_ids.index(task)].speed or 0.0
+        bars.update(task, note=f"{speed:,.0f} rows/s, {tokens:,} tokens")
+
+    return update

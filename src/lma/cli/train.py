@@ -79,7 +79,7 @@ def train(
         fit = bars.add_task("signatures", total=None, note="", visible=False)
         shelf = SignatureShelf(
             data,
-            lambda done, total: bars.update(fit, completed=done, total=total, visible=True),
+            lambda done, total, *_: bars.update(fit, completed=done, total=total, visible=True),
             fitted=fitted,
         )
         model, result = run(

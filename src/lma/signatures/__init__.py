@@ -1,9 +1,11 @@
 """What a token is like, in a few codes: builders that read a log, the table they freeze into."""
 
+from lma.signatures.checkpoint import FitCheckpoint
 from lma.signatures.config import SignatureConfig
 from lma.signatures.context import ContextCodeBuilder
+from lma.signatures.distributed import all_reduce
 from lma.signatures.drift import TableDrift, drift, freeze_old
-from lma.signatures.fit import count_tokens, fit_context_codes, fit_signatures
+from lma.signatures.fit import fit_context_codes, fit_signatures
 from lma.signatures.minhash import MinHashBuilder
 from lma.signatures.simhash import SimHashBuilder
 from lma.signatures.stats import LogStats, TableStats
@@ -12,6 +14,7 @@ from lma.signatures.table import Section, SignatureTable
 
 __all__ = [
     "ContextCodeBuilder",
+    "FitCheckpoint",
     "LogStats",
     "MinHashBuilder",
     "Section",
@@ -21,7 +24,7 @@ __all__ = [
     "SupportCounter",
     "TableDrift",
     "TableStats",
-    "count_tokens",
+    "all_reduce",
     "drift",
     "fit_context_codes",
     "fit_signatures",

@@ -16,32 +16,24 @@ directions of its table. Tokens with like vectors meet like company, so they get
 from __future__ import annotations
 
 import copy
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from lma.errors import LmaError
-from lma.hashing import table_salt, token_keys
+from lma.hashing import HASH_VERSION
 from lma.signatures.config import SignatureConfig
-from lma.signatures.context_space import (
-    Space,
-    blocks,
-    mean_context,
-    scaled,
-    second_moment,
-    sign_vectors,
-    whitening,
-)
+from lma.signatures.context_count import ContextCount
+from lma.signatures.context_space import Space
+from lma.signatures.context_state import ContextState
 from lma.signatures.new_tokens import sums_of_tokens
-from lma.signatures.quantise import Codebooks, mean_squared_error
+from lma.signatures.quantise import Codebooks, quantise
 from lma.signatures.row_batch import RowBatch, check_labels
 from lma.signatures.sections import SectionParts, make_table, most_frequent
 from lma.signatures.stats import LogStats, TableStats
 from lma.signatures.table import SignatureTable
-from lma.signatures.tokens import KeyedTokens, RankedTokens, take_in, token_sets
+from lma.signatures.tokens import KeyedTokens, RankedTokens, array_checksum, token_sets
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -53,25 +45,6 @@ CONTEXT_TOKENS = 16_384
 # Label residuals of a token seen in fewer rows are its own labels more than its company.
 LABEL_FLOOR = 8
 WHO = "ContextCodeBuilder"
-
-
-@dataclasses.dataclass
-class _State:
-    """Arrays over the stored tokens of all tables, one table after the other.
-
-    Attributes:
-        where: Where each table's tokens lie.
-        rows: Log rows used per token, [tokens].
-        mean: Smoothed mean label of a token less the log's mean, [tokens].
-        vectors: What the tokens that meet a token add to it, [tokens, dim].
-        sums: What this pass has added up, [tokens, dim].
-    """
-
-    where: dict[str, slice]
-    rows: F64
-    mean: F32
-    vectors: F32
-    sums: F32
 
 
 class ContextCodeBuilder:
@@ -87,17 +60,18 @@ class ContextCodeBuilder:
         table = builder.finish()
 
     The first pass counts tokens and labels; `stats()` then lets a plan decide whom to sign, which
-    `next_pass(num_signed)` takes. Sums are the same bits for any sizes of batches and numbers of
-    threads; merging builders adds floats, so there the order shows in the last digits.
+    `next_pass(num_signed)` takes. Sums are integers, so they are the same bits for any sizes of
+    batches, numbers of threads and order of merging.
 
     Args:
         tables: Vocabulary size of every feature's table, by name, in the order of the batches'
             features; ids ranked by support. None: ids are any 64-bit values.
         config: With kind "learned".
         num_signed: Tokens to sign per table; all tokens of a table that is left out.
+        tokens: For tables of size None: the ids to know, instead of all that are met.
 
-    Memory: `8 * dim + 24` bytes per token of `num_signed` (280 at 32 dimensions) and 16 bytes per
-    vocabulary token.
+    Memory: `8 * dim + 13` bytes per token of `num_signed` (269 at 32 dimensions), where ids are any
+    values 22 to 27 more; while counting, 16 bytes per vocabulary token, or 29 to 35.
     """
 
     def __init__(
@@ -105,6 +79,8 @@ class ContextCodeBuilder:
         tables: Mapping[str, int | None],
         config: SignatureConfig,
         num_signed: Mapping[str, int] | None = None,
+        *,
+        tokens: Mapping[str, npt.ArrayLike] | None = None,
     ) -> None:
         if config.kind != "learned":
             raise ValueError(
@@ -114,13 +90,13 @@ class ContextCodeBuilder:
         self.config = config
         self.tables = dict(tables)
         self.num_signed = dict(num_signed or {})
-        self.tokens = token_sets(tables, {}, {}, "ContextCodeBuilder")
+        self._given = {name: array_checksum(ids) for name, ids in (tokens or {}).items()}
+        self.tokens = token_sets(tables, {}, tokens or {}, WHO)
+        self.hash_version = HASH_VERSION
         self.passes_done = 0
-        self.num_rows = 0
-        self.num_labels = 0.0
-        self._label_sums = {n: np.zeros(len(t.supports)) for n, t in self.tokens.items()}
+        self._count = ContextCount(self.tokens)
         self._stats: LogStats | None = None
-        self._state: _State | None = None
+        self._state: ContextState | None = None
         self._rows_in_pass = 0
         self._spaces: dict[str, Space] = {}
         self._codebooks: dict[str, Codebooks] = {}
@@ -129,6 +105,16 @@ class ContextCodeBuilder:
     def num_passes(self) -> int:
         """Passes over the log: one that counts, `config.passes` that project."""
         return 1 + self.config.passes
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the log."""
+        return self._count.num_rows
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens seen."""
+        return self.stats().num_tokens if self._stats else sum(t.seen for t in self.tokens.values())
 
     # --- one pass ----------------------------------------------------------------------------
 
@@ -156,57 +142,27 @@ class ContextCodeBuilder:
         if self.passes_done == self.num_passes:
             raise LmaError("ContextCodeBuilder.update: all passes are done; call finish()")
         batch = RowBatch.of(values, offsets, len(self.tables), WHO)
-        label = np.zeros(batch.num_rows)
-        if self.config.similarity != "context":
-            label = check_labels(labels, batch.num_rows, WHO).astype(np.float64)
+        label = self._label(labels, batch)
         if self._state is None:
-            self._count(batch, label)
+            self._count.add(batch, label, WHO)
         else:
-            self._project(batch, label, self._state)
+            for number, tokens in enumerate(self.tokens.values()):
+                tokens.check(batch.values[batch.feature(number)], WHO)
+            similarity = self._similarity_of_pass
+            used = label == 1 if similarity == "positive_context" else label >= 0
+            self._state.add(
+                self.tokens,
+                batch,
+                np.flatnonzero(used),
+                (label - self._count.base_rate).astype(np.float32),
+                similarity == "labelled_context",
+            )
         self._rows_in_pass += batch.num_rows
 
-    def _count(self, batch: RowBatch, label: F64) -> None:
-        from lma.kernels.cpu.signatures_bags import add_labels
-
-        slots = take_in(self.tokens, batch, WHO)
-        row = np.repeat(np.arange(len(batch.offsets) - 1), np.diff(batch.offsets))
-        row %= max(batch.num_rows, 1)
-        for number, (name, tokens) in enumerate(self.tokens.items()):
-            have, need = len(self._label_sums[name]), len(tokens.supports)
-            if need > have:
-                room = np.zeros(max(need, have * 3 // 2))
-                room[:have] = self._label_sums[name]
-                self._label_sums[name] = room
-            where = batch.feature(number)
-            add_labels(slots[where], row[where], label, self._label_sums[name])
-        self.num_labels += float(label.sum())
-        self.num_rows += batch.num_rows
-
-    def _project(self, batch: RowBatch, label: F64, state: _State) -> None:
-        from lma.kernels.cpu.signatures_context import add_contexts
-
-        for number, tokens in enumerate(self.tokens.values()):
-            tokens.check(batch.values[batch.feature(number)], WHO)
-        similarity = self._similarity_of_pass
-        rows = np.nonzero(label)[0] if similarity == "positive_context" else np.arange(len(label))
-        add_contexts(
-            batch.offsets,
-            self._slots(batch, state),
-            rows,
-            batch.num_features,
-            state.vectors,
-            state.mean if similarity == "labelled_context" else None,
-            (label - self._base_rate).astype(np.float32),
-            state.sums,
-        )
-
-    def _slots(self, batch: RowBatch, state: _State) -> I64:
-        slots = np.empty(len(batch.values), np.int64)
-        for number, (name, tokens) in enumerate(self.tokens.items()):
-            where = batch.feature(number)
-            own = tokens.locate(batch.values[where], grow=False)
-            slots[where] = np.where(own >= 0, own + state.where[name].start, -1)
-        return slots
+    def _label(self, labels: npt.ArrayLike | None, batch: RowBatch) -> F64:
+        if self.config.similarity == "context":
+            return np.zeros(batch.num_rows)
+        return check_labels(labels, batch.num_rows, WHO).astype(np.float64)
 
     @property
     def _similarity_of_pass(self) -> str:
@@ -221,43 +177,62 @@ class ContextCodeBuilder:
             return "positive_context"
         return self.config.similarity
 
-    @property
-    def _base_rate(self) -> float:
-        """Mean label of the log."""
-        return self.num_labels / max(self.num_rows, 1)
+    # --- several processes -------------------------------------------------------------------
 
     def merge(self, other: ContextCodeBuilder) -> ContextCodeBuilder:
         """Add what another builder saw in the same pass. Returns self."""
-        mine, theirs = ((b.config, b.tables, b.num_signed, b.passes_done) for b in (self, other))
+        mine, theirs = self.settings(), other.settings()
         if mine != theirs:
-            raise LmaError(f"cannot merge builders of different settings: {mine} and {theirs}")
+            raise LmaError(
+                f"cannot merge builders of different settings or earlier passes: {mine} and "
+                f"{theirs}; make workers by worker() of one builder"
+            )
         self._rows_in_pass += other._rows_in_pass
         if self._state is not None and other._state is not None:
-            if not np.array_equal(self._state.vectors, other._state.vectors):
-                raise LmaError(
-                    "cannot merge builders that were not made by worker() of the same builder: "
-                    "their earlier passes saw different rows"
-                )
-            self._state.sums += other._state.sums
+            for name, sums in self._state.sums.items():
+                sums.merge(other._state.sums[name])
             return self
-        for name, tokens in self.tokens.items():
-            slots = tokens.merge(other.tokens[name])
-            sums = np.zeros(len(tokens.supports))
-            sums[: len(self._label_sums[name])] = self._label_sums[name][: len(sums)]
-            sums[slots] += other._label_sums[name][: len(slots)]
-            self._label_sums[name] = sums
-        self.num_labels += other.num_labels
-        self.num_rows += other.num_rows
+        self._count.merge(other._count)
         return self
 
     def worker(self) -> ContextCodeBuilder:
         """A copy that has seen nothing of the current pass: another process's share of it."""
         if self._state is None:
-            return ContextCodeBuilder(self.tables, self.config, self.num_signed)
+            given = {name: self.tokens[name].ids() for name in self._given}
+            return ContextCodeBuilder(self.tables, self.config, self.num_signed, tokens=given)
         twin = copy.copy(self)
-        twin._state = dataclasses.replace(self._state, sums=np.zeros_like(self._state.sums))
+        twin._state = self._state.twin()
         twin._rows_in_pass = 0
         return twin
+
+    def settings(self) -> dict[str, object]:
+        """What builders must have in common to be merged."""
+        return {
+            "config": self.config,
+            "tables": self.tables,
+            "num_signed": self.num_signed,
+            "tokens": self._given,
+            "hash_version": self.hash_version,
+            "passes_done": self.passes_done,
+            "vectors": None if self._state is None else array_checksum(self._state.vectors),
+        }
+
+    def reduce(self, over_all: Callable[[npt.NDArray[np.generic], str], None]) -> None:
+        """Merge with the same builder of other processes (`all_reduce`).
+
+        Args:
+            over_all: over_all(array, how) changes an array in place to its "sum" or "max" over
+                all processes.
+        """
+        passed = np.array([self._rows_in_pass])
+        over_all(passed, "sum")
+        self._rows_in_pass = int(passed[0])
+        if self._state is not None:
+            for sums in self._state.sums.values():
+                over_all(sums.wide, "sum")
+                over_all(sums.narrow, "sum")
+            return
+        self._count.reduce(over_all)
 
     # --- between passes ------------------------------------------------------------------------
 
@@ -276,84 +251,43 @@ class ContextCodeBuilder:
         """
         if self.passes_done == self.num_passes:
             raise LmaError("ContextCodeBuilder.next_pass: all passes are done; call finish()")
+        if self._rows_in_pass != self._count.num_rows:
+            raise LmaError(
+                f"ContextCodeBuilder: pass {self.passes_done + 1} saw {self._rows_in_pass} rows, "
+                f"the counting pass {self._count.num_rows}; every pass needs the same rows"
+            )
+        self.passes_done += 1
+        self._rows_in_pass = 0
         if self._state is None:
             if num_signed is not None:
                 self.num_signed = dict(num_signed)
-            self._start()
-            self._rows_in_pass = 0
+            self._state = self._start()
+        elif self.passes_done == self.num_passes:
+            self._spaces = self._state.spaces()
             return
-        elif self._rows_in_pass != self.num_rows:
-            raise LmaError(
-                f"ContextCodeBuilder: pass {self.passes_done + 1} saw {self._rows_in_pass} rows, "
-                f"the counting pass {self.num_rows}; every pass needs the same rows"
-            )
-        elif self.passes_done + 1 < self.num_passes:
-            self._sharpen(self._state)
         else:
+            self._state.sharpen()
+        labelled = self._similarity_of_pass == "labelled_context"
+        if labelled:
             for name, where in self._state.where.items():
-                self._spaces[name] = Space.fit(
-                    self._state.sums[where], self._state.rows[where], self.config.shrinkage
-                )
-        self.passes_done += 1
-        self._rows_in_pass = 0
+                self._state.rows[where] = self.tokens[name].supports[: where.stop - where.start]
+        self._state.restart(self._count.longest, labelled)
 
-    def _start(self) -> None:
-        """Choose the tokens to store; their first vectors are random signs."""
+    def _start(self) -> ContextState:
+        """Choose the tokens to store."""
         self._stats = self.stats()
-        # Of the pass that this starts.
-        self.passes_done += 1
-        positive = self._similarity_of_pass == "positive_context"
-        where, rows, mean, vectors = {}, [], [], []
-        begin = 0
+        labels = {}
         for name, tokens in self.tokens.items():
             sign = len(most_frequent(tokens, self.num_signed.get(name), self.config.min_support))
             self.num_signed[name] = sign
             slots = most_frequent(tokens, max(sign, CONTEXT_TOKENS), 1)
-            support = tokens.supports[slots].astype(np.float64)
-            labels = self._label_sums[name][slots]
-            ids = tokens.ids()[slots]
-            where[name] = slice(begin, begin + len(slots))
-            begin += len(slots)
-            rows.append(labels if positive else support)
-            shrinkage = max(self.config.shrinkage, 1e-9)
-            mean.append((labels - support * self._base_rate) / (support + shrinkage))
-            keys = token_keys(np.uint64(table_salt(name)), ids)
-            signs = sign_vectors(keys, self.config.dim, self.config.seed)
-            vectors.append(signs * self._popularity(rows[-1]))
+            labels[name] = self._count.labels.pop(name)[slots]
             if isinstance(tokens, RankedTokens):
                 self.tokens[name] = tokens.keep(len(slots))
             else:
-                self.tokens[name] = KeyedTokens(name, ids, tokens.supports[slots])
-        self._label_sums = {}
-        stacked = np.concatenate(vectors) if vectors else np.zeros((0, self.config.dim), np.float32)
-        self._state = _State(
-            where,
-            np.concatenate(rows) if rows else np.zeros(0),
-            np.concatenate(mean).astype(np.float32) if mean else np.zeros(0, np.float32),
-            stacked,
-            np.zeros_like(stacked),
-        )
-
-    def _popularity(self, rows: F64) -> F32:
-        """The scale of a token's vector as others meet it, [tokens, 1]."""
-        scale = (rows + max(self.config.shrinkage, 1e-9)) ** -0.5
-        return np.asarray(scale, dtype=np.float32)[:, None]
-
-    def _sharpen(self, state: _State) -> None:
-        """The next pass projects onto this one's vectors, made orthonormal within each table."""
-        shrinkage = self.config.shrinkage
-        for where in state.where.values():
-            sums, rows = state.sums[where], state.rows[where]
-            mean = mean_context(sums, rows)
-            turn = whitening(second_moment(sums, rows, mean, shrinkage, 0.5))
-            for block in blocks(len(sums)):
-                z = scaled(sums[block], rows[block], mean, shrinkage, 0.5)
-                vectors = (z @ turn).astype(np.float32)
-                state.vectors[where][block] = vectors * self._popularity(rows[block])
-        state.sums[:] = 0
-        if self.config.similarity == "labelled_context" and self.passes_done == self.num_passes - 2:
-            for name, where in state.where.items():
-                state.rows[where] = self.tokens[name].supports[: where.stop - where.start]
+                self.tokens[name] = KeyedTokens(name, tokens.ids()[slots], tokens.supports[slots])
+        positive = self._similarity_of_pass == "positive_context"
+        return ContextState.start(self.config, self.tokens, labels, self._count.base_rate, positive)
 
     # --- results -------------------------------------------------------------------------------
 
@@ -364,8 +298,7 @@ class ContextCodeBuilder:
         initialise full or low-dimensional tables with them.
         """
         state = self._finished("vectors")
-        where = state.where[table]
-        return self._spaces[table].vectors(state.sums[where], state.rows[where])
+        return self._spaces[table].vectors(state.sums[table], state.rows[state.where[table]])
 
     def finish(self, num_signed: Mapping[str, int] | None = None) -> SignatureTable:
         """Quantise, and freeze into a `SignatureTable` with sections of kind "learned".
@@ -373,34 +306,37 @@ class ContextCodeBuilder:
         Args:
             num_signed: Tokens to keep per table, at most those built; None: those built.
         """
-        state = self._finished("finish")
+        self._finished("finish")
         parts, lost = [], {}
         for name, tokens in self.tokens.items():
             built = self.num_signed[name]
             count = min(built, (num_signed or {}).get(name, built))
-            if not count:
-                continue
-            slots = most_frequent(tokens, count, 1)
-            rows = state.rows[state.where[name]][slots]
-            vectors = self._without_labels_of_few(self.vectors(name)[slots], rows)
-            # As a model's loss does: a token counts as often as it occurs.
-            weights = rows + 1e-9
-            config = self.config
-            books = Codebooks.fit(
-                vectors, weights, config.num_codes, config.code_bits, config.quantiser, config.seed
-            )
-            codes = books.encode(vectors, torch.get_num_threads())
-            lost[name] = mean_squared_error(vectors, books.decode(codes), weights)
-            self._codebooks[name] = books
-            parts.append(SectionParts.of(tokens, tokens.ids()[slots], codes, config))
+            if count:
+                books, codes, lost[name] = quantise(self._vectors_of(name), count, self.config)
+                self._codebooks[name] = books
+                ids = tokens.ids()[:count]
+                parts.append(SectionParts.of(tokens, ids, codes, self.config, books))
         provenance = {
-            "rows": self.num_rows,
+            "rows": self._count.num_rows,
             "dim": self.config.dim,
             "passes": self.config.passes,
             "quantiser": self.config.quantiser,
             "lost_energy": lost,
         }
         return make_table(parts, self.config.seed, provenance)
+
+    def _vectors_of(self, name: str) -> Callable[[slice], tuple[F32, F64]]:
+        """Vectors to quantise and weights of a table's tokens, block by block."""
+        state, space = self._finished("finish"), self._spaces[name]
+        sums, all_rows = state.sums[name], state.rows[state.where[name]]
+
+        def vectors(block: slice) -> tuple[F32, F64]:
+            rows = all_rows[block]
+            found = self._without_labels_of_few(space.vectors(sums[block], rows), rows)
+            # As a model's loss does: a token counts as often as it occurs.
+            return found, rows + 1e-9
+
+        return vectors
 
     def encode(
         self,
@@ -425,16 +361,14 @@ class ContextCodeBuilder:
                 f"{list(self._codebooks)} (call finish() first)"
             )
         batch = RowBatch.of(values, offsets, len(self.tables), WHO)
-        label = np.zeros(batch.num_rows)
-        if self.config.similarity != "context":
-            label = check_labels(labels, batch.num_rows, WHO).astype(np.float64)
+        label = self._label(labels, batch)
         ids, sums, rows = sums_of_tokens(
             batch,
             list(self.tables).index(table),
-            self._slots(batch, state),
+            state.slots(self.tokens, batch),
             state.vectors,
             state.mean if self.config.similarity == "labelled_context" else None,
-            (label - self._base_rate).astype(np.float32),
+            (label - self._count.base_rate).astype(np.float32),
             label == 1 if self.config.similarity == "positive_context" else label >= 0,
             self.config.shrinkage,
         )
@@ -447,7 +381,7 @@ class ContextCodeBuilder:
             vectors[rows < LABEL_FLOOR] = 0
         return vectors
 
-    def _finished(self, what: str) -> _State:
+    def _finished(self, what: str) -> ContextState:
         if self._state is None or self.passes_done < self.num_passes:
             raise LmaError(
                 f"ContextCodeBuilder.{what}: {self.passes_done} of {self.num_passes} passes are "

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from lma.hashing import combine, stream_seeds
+from lma.signatures.context_sums import ContextSums
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
-I64 = npt.NDArray[np.int64]
+# Sums of tokens, [tokens, dim]: read block by block.
+Sums: TypeAlias = F32 | ContextSums
 
 STREAM_SIGN = (1 << 20) + 3  # streams of the hash family for the random signs, 64 per stream
 BLOCK = 65_536  # tokens worked on at a time
@@ -38,7 +41,7 @@ def sign_vectors(keys: npt.NDArray[np.uint64], dim: int, seed: int) -> F32:
     return out
 
 
-def mean_context(sums: F32, rows: F64) -> F64:
+def mean_context(sums: Sums, rows: F64) -> F64:
     """Average over log rows of what the tokens of a table meet, [dim]."""
     total = np.sum([sums[b].sum(0, dtype=np.float64) for b in blocks(len(sums))], axis=0)
     return np.asarray(total / max(rows.sum(), 1.0)) if len(sums) else np.zeros(sums.shape[1])
@@ -55,7 +58,7 @@ def scaled(sums: F32, rows: F64, mean: F64, shrinkage: float, power: float) -> F
 
 
 def second_moment(
-    sums: F32, rows: F64, mean: F64, shrinkage: float, power: float, weights: F64 | None = None
+    sums: Sums, rows: F64, mean: F64, shrinkage: float, power: float, weights: F64 | None = None
 ) -> F64:
     """Sum over tokens of weight * z z', with z = `scaled`; [dim, dim]."""
     moment = np.zeros((sums.shape[1], sums.shape[1]))
@@ -93,7 +96,7 @@ class Space:
     directions: F64
 
     @classmethod
-    def fit(cls, sums: F32, rows: F64, shrinkage: float) -> Space:
+    def fit(cls, sums: Sums, rows: F64, shrinkage: float) -> Space:
         """Principal directions of a table's vectors, every token weighted by its rows.
 
         A direction of variance s is multiplied by Wiener's max(0, 1 - noise / s): the weaker half
@@ -115,7 +118,7 @@ class Space:
         gain = np.where(real, 1 - noise / np.where(real, values, 1.0), 0.0)
         return cls(mean, shrinkage, directions * np.clip(gain, 0.0, 1.0))
 
-    def vectors(self, sums: F32, rows: F64) -> F32:
+    def vectors(self, sums: Sums, rows: F64) -> F32:
         """Context vectors, [tokens, dim]."""
         out = np.empty((len(sums), self.directions.shape[1]), np.float32)
         for b in blocks(len(sums)):

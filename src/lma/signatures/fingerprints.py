@@ -53,8 +53,10 @@ class FingerprintIndex:
         if not 0 < load <= 0.97:
             raise ValueError(f"FingerprintIndex: load must be in (0, 0.97], found {load}")
         unsigned = np.ascontiguousarray(keys).view(np.uint64)
-        if len(np.unique(unsigned)) != len(unsigned):
+        ordered = np.sort(unsigned)
+        if np.any(ordered[1:] == ordered[:-1]):
             raise ValueError("FingerprintIndex: keys must be all different; some repeat")
+        del ordered
         buckets = int(np.ceil(len(unsigned) / (LANES * load)))
         holders = np.full(buckets * LANES, -1, np.int32)
         place(unsigned, buckets, holders)
@@ -62,16 +64,14 @@ class FingerprintIndex:
         lanes = np.empty(len(unsigned), np.int64)
         write_fingerprints(unsigned, holders, fingerprints)
         first_matches(unsigned, buckets, fingerprints, lanes)
-        # Exact are the keys whose lookup ends in their own lane.
-        number = np.arange(len(unsigned))
-        exact = np.zeros(len(unsigned), np.bool_)
-        found = lanes >= 0
-        exact[found] = holders[lanes[found]] == number[found]
-        held = holders >= 0
-        holders[held] = np.where(exact[holders[held]], holders[held], -1)
+        # Exact are the keys whose lookup ends in their own lane; the last entry is for no key.
+        exact = np.ones(len(unsigned) + 1, np.bool_)
+        number = np.arange(len(unsigned), dtype=np.int32)
+        exact[:-1] = (lanes >= 0) & (holders[lanes] == number)
+        holders[~exact[holders]] = -1
         # Emptying lanes takes matches away and adds none, so exact keys stay exact.
         write_fingerprints(unsigned, holders, fingerprints)
-        rest = np.nonzero(~exact)[0]
+        rest = np.nonzero(~exact[:-1])[0]
         rest = rest[np.argsort(unsigned[rest].view(np.int64), kind="stable")]
         lanes[rest] = len(holders) + np.arange(len(rest))
         return cls(

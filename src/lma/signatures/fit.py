@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from lma.signatures.checkpoint import FitCheckpoint
 from lma.signatures.config import SignatureConfig
 from lma.signatures.context import ContextCodeBuilder
-from lma.signatures.minhash import MinHashBuilder
-from lma.signatures.row_batch import RowBatch
-from lma.signatures.support import SupportCounter
+from lma.signatures.passes import FitPasses
 from lma.signatures.table import SignatureTable
 
 BATCH_ROWS = 65_536
 
-Progress = Callable[[int, int], None]
+Progress = Callable[[int, int, int], None]
 
 
 def fit_signatures(
@@ -25,67 +21,45 @@ def fit_signatures(
     config: SignatureConfig | None = None,
     *,
     num_signed: Mapping[str, int] | None = None,
+    budget_bytes: int | None = None,
+    max_tokens: int | None = None,
     progress: Progress | None = None,
+    checkpoint: FitCheckpoint | None = None,
 ) -> SignatureTable:
     """Build signatures from the training rows of a log.
 
     Random codes take one pass over the log, and one more to count tokens where a table's ids are
-    hashes (`num_embeddings` None); learned codes take `1 + config.passes`.
+    hashes (`num_embeddings` None); learned codes take `1 + config.passes`, and one more where
+    `max_tokens` is given. The second pass makes supports exact (see `FitPasses`).
 
     Args:
         log: A prepared `lma.data.Dataset`, or anything with `schema.features` (each with `name`
             and `num_embeddings`), `num_rows("train")` and `batches("train", batch_size)` that
-            yields objects with `values`, `offsets` and `labels`.
+            yields objects with `values`, `offsets` and `labels` (and takes `start_batch`, to go
+            on from a checkpoint).
         config: Which similarity and kind, how many codes; `SignatureConfig()` unless given.
         num_signed: Tokens to sign per table, as a `Plan` decides.
-        progress: Called as progress(rows done, rows in all), rows counted once per pass.
+        budget_bytes: Bytes for codes and index instead: signs all tokens of the lowest support
+            that they allow.
+        max_tokens: Most tokens to count per table of hashed ids; None: all, exactly.
+        progress: Called as progress(rows done, rows in all, tokens seen), rows counted once per
+            pass.
+        checkpoint: Where to keep the state of the fit, and to go on from; remove it once the table
+            is kept.
     """
-    config = config or SignatureConfig()
-    if config.kind == "learned":
-        return fit_context_codes(log, config, num_signed=num_signed, progress=progress).finish()
-    sizes = table_sizes(log)
-    hashed = [name for name, size in sizes.items() if size is None]
-    tokens: dict[str, npt.NDArray[np.int64]] = {}
-    if hashed:
-        counters = count_tokens(log, hashed, progress=progress, passes=2)
-        for name, counter in counters.items():
-            wanted = None if num_signed is None else num_signed.get(name)
-            least = config.min_support if wanted is None else 1
-            tokens[name] = counter.most_frequent(wanted, least)[0]
-    ranked = {n: c for n, c in (num_signed or {}).items() if n not in hashed}
-    builder = MinHashBuilder(sizes, config, ranked, tokens=tokens)
-    _feed(log, builder, progress, int(bool(hashed)), 1 + bool(hashed))
-    return builder.finish(num_signed)
-
-
-def count_tokens(
-    log: Any,
-    tables: Sequence[str],
-    *,
-    max_tokens: int | None = None,
-    progress: Progress | None = None,
-    passes: int = 1,
-) -> dict[str, SupportCounter]:
-    """One pass over the training rows that counts the ids of some tables.
-
-    Args:
-        log: As `fit_signatures`.
-        tables: Names of the features to count.
-        max_tokens: Ids to hold per table; None: all, exactly.
-        progress: As `fit_signatures`.
-        passes: Passes that the caller makes in all, for `progress`.
-    """
-    names = list(table_sizes(log))
-    counters = {name: SupportCounter(name, max_tokens) for name in tables}
-    total, done = log.num_rows("train"), 0
-    for batch in log.batches("train", BATCH_ROWS):
-        rows = RowBatch.of(batch.values, batch.offsets, len(names), "count_tokens")
-        for name, counter in counters.items():
-            counter.update(rows.values[rows.feature(names.index(name))])
-        done += rows.num_rows
-        if progress is not None:
-            progress(done, passes * total)
-    return counters
+    fit = _run(
+        log,
+        FitPasses(
+            table_sizes(log),
+            config or SignatureConfig(),
+            num_signed=num_signed,
+            budget_bytes=budget_bytes,
+            max_tokens=max_tokens,
+        ),
+        progress,
+        checkpoint,
+    )
+    return fit.finish()
 
 
 def fit_context_codes(
@@ -100,11 +74,10 @@ def fit_context_codes(
     Args:
         log, config, num_signed, progress: As `fit_signatures`.
     """
-    builder = ContextCodeBuilder(table_sizes(log), config, num_signed)
-    for number in range(builder.num_passes):
-        _feed(log, builder, progress, number, builder.num_passes)
-        builder.next_pass()
-    return builder
+    fit = _run(log, FitPasses(table_sizes(log), config, num_signed=num_signed), progress, None)
+    if not isinstance(fit.builder, ContextCodeBuilder):
+        raise ValueError(f"fit_context_codes: config.kind must be 'learned', found {config.kind!r}")
+    return fit.builder
 
 
 def table_sizes(log: Any) -> dict[str, int | None]:
@@ -112,21 +85,28 @@ def table_sizes(log: Any) -> dict[str, int | None]:
     return {feature.name: feature.num_embeddings for feature in log.schema.features}
 
 
-def _feed(
-    log: Any,
-    builder: MinHashBuilder | ContextCodeBuilder,
-    progress: Progress | None,
-    number: int,
-    passes: int,
-) -> None:
-    """One pass of the training rows into a builder."""
+def _run(
+    log: Any, fit: FitPasses, progress: Progress | None, checkpoint: FitCheckpoint | None
+) -> FitPasses:
+    """All passes, from where the checkpoint stands."""
     total = log.num_rows("train")
-    done = 0
-    for batch in log.batches("train", BATCH_ROWS):
-        builder.update(batch.values, batch.offsets, batch.labels, first_row=done, total_rows=total)
-        done += len(batch.labels)
-        if progress is not None:
-            progress(number * total + done, passes * total)
+    if checkpoint is not None:
+        fit = checkpoint.load() or fit
+    while fit.passes_done < fit.num_passes:
+        start = {"start_batch": fit.batches_done} if fit.batches_done else {}
+        saved = fit.rows_done
+        for batch in log.batches("train", BATCH_ROWS, **start):
+            fit.update(batch.values, batch.offsets, batch.labels, total)
+            if progress is not None:
+                done = fit.passes_done * total + fit.rows_done
+                progress(done, fit.num_passes * total, fit.num_tokens)
+            if checkpoint is not None and fit.rows_done - saved >= checkpoint.every_rows:
+                checkpoint.save(fit)
+                saved = fit.rows_done
+        fit.next_pass()
+        if checkpoint is not None:
+            checkpoint.save(fit)
+    return fit
 
 
-__all__ = ["count_tokens", "fit_context_codes", "fit_signatures", "table_sizes"]
+__all__ = ["fit_context_codes", "fit_signatures", "table_sizes"]

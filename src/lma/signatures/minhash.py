@@ -7,20 +7,28 @@ p = psi + (1 - psi) / 2^code_bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
 
 from lma.errors import LmaError
-from lma.hashing import combine, reduce_range, stream_seed, stream_seeds, table_salt, token_keys
+from lma.hashing import (
+    HASH_VERSION,
+    combine,
+    reduce_range,
+    stream_seed,
+    stream_seeds,
+    table_salt,
+    token_keys,
+)
 from lma.kernels.reference.minhash import NOTHING
 from lma.signatures.config import SignatureConfig
 from lma.signatures.row_batch import RowBatch, check_labels
 from lma.signatures.sections import SectionParts, make_table, most_frequent
 from lma.signatures.stats import LogStats, TableStats
 from lma.signatures.table import SignatureTable
-from lma.signatures.tokens import take_in, token_sets
+from lma.signatures.tokens import array_checksum, take_in, token_sets
 
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
@@ -67,7 +75,9 @@ class MinHashBuilder:
                 "SimHashBuilder hashes vectors"
             )
         self.config = config
+        self._given = {name: array_checksum(ids) for name, ids in (tokens or {}).items()}
         self.tokens = token_sets(tables, num_signed or {}, tokens or {}, "MinHashBuilder")
+        self.hash_version = HASH_VERSION
         self.tables = dict(tables)
         self.minima = {
             name: np.full((t.num_slots, config.num_codes), NOTHING)
@@ -159,7 +169,9 @@ class MinHashBuilder:
 
     def merge(self, other: MinHashBuilder) -> MinHashBuilder:
         """Add what another builder saw; commutative and associative. Returns self."""
-        check_same_settings(self, other)
+        ours, others = self.settings(), other.settings()
+        if ours != others:
+            raise LmaError(f"cannot merge builders of different settings: {ours} and {others}")
         for name, tokens in self.tokens.items():
             slots = tokens.merge(other.tokens[name])
             self._make_room()
@@ -170,6 +182,32 @@ class MinHashBuilder:
             self.sampled[name][slots[known]] += other.sampled[name][: len(slots)][known]
         self.num_rows += other.num_rows
         return self
+
+    def settings(self) -> dict[str, object]:
+        """What builders must have in common to be merged."""
+        slots = {n: t.num_slots for n, t in self.tokens.items() if self.tables[n] is not None}
+        return {
+            "config": self.config,
+            "tables": self.tables,
+            "num_signed": slots,
+            "tokens": self._given,
+            "hash_version": self.hash_version,
+        }
+
+    def reduce(self, over_all: Callable[[npt.NDArray[np.generic], str], None]) -> None:
+        """Merge with the same builder of other processes (`all_reduce`).
+
+        Args:
+            over_all: over_all(array, how) changes an array in place to its "min" or "sum" over
+                all processes.
+        """
+        rows = np.array([self.num_rows])
+        over_all(rows, "sum")
+        self.num_rows = int(rows[0])
+        for name, tokens in self.tokens.items():
+            over_all(tokens.supports, "sum")
+            over_all(self.minima[name], "min")
+            over_all(self.sampled[name], "sum")
 
     def stats(self) -> LogStats:
         """Support histograms of what was seen so far, for `lma.plan`."""
@@ -205,16 +243,6 @@ class MinHashBuilder:
         winner = np.where(seen[:, None] & (minima != NOTHING), minima, own)
         state = stream_seed(self.config.seed, STREAM_CODE)
         return combine(state, winner) >> np.uint64(64 - self.config.code_bits)
-
-
-def check_same_settings(one: MinHashBuilder, two: MinHashBuilder) -> None:
-    """`LmaError` with both settings named, unless they are equal."""
-    mine, theirs = (
-        (b.config, b.tables, {n: t.num_slots for n, t in b.tokens.items() if b.tables[n]})
-        for b in (one, two)
-    )
-    if mine != theirs:
-        raise LmaError(f"cannot merge builders of different settings: {mine} and {theirs}")
 
 
 __all__ = ["MinHashBuilder"]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from lma.signatures.config import SignatureConfig
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -16,6 +19,7 @@ I64 = npt.NDArray[np.int64]
 SAMPLE = 65_536  # vectors that k-means sees; more change the centroids by less than its start does
 ITERATIONS = 25
 BLOCK = 8192  # vectors encoded at a time
+COUNT_BLOCK = 1 << 16  # vectors made at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,16 +57,12 @@ class Codebooks:
             weights: Of the tokens, [tokens].
             num_codes, code_bits: Codes per vector, bits per code.
             quantiser: "product" or "residual".
-            seed: Of the sample and the starts.
+            seed: Of the starts.
 
         The same vectors and seed give the same bits: k-means runs on one thread.
         """
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-        rng = np.random.default_rng(seed)
-        if len(vectors) > SAMPLE:
-            chosen = np.sort(rng.choice(len(vectors), SAMPLE, replace=False))
-            vectors, weights = vectors[chosen], weights[chosen]
         dim, residual = vectors.shape[1], quantiser == "residual"
         if residual:
             dims = [np.arange(dim)] * num_codes
@@ -96,7 +96,7 @@ class Codebooks:
             list(pool.map(run, range(0, len(vectors), BLOCK)))
         return out
 
-    def decode(self, codes: I64) -> F32:
+    def decode(self, codes: npt.NDArray[np.integer]) -> F32:
         """The vectors that codes stand for, [tokens, dim]."""
         dim = max(int(d.max()) for d in self.dims) + 1
         out = np.zeros((len(codes), dim), np.float32)
@@ -144,10 +144,43 @@ def _nearest(vectors: F32, centroids: F32) -> I64:
     return np.asarray((lengths - 2 * (vectors @ centroids.T)).argmin(1))
 
 
-def mean_squared_error(vectors: F32, decoded: F32, weights: Sequence[float] | F64) -> float:
-    """Weighted share of the vectors' energy that quantising lost, 0 to 1."""
-    lost = np.average(((vectors - decoded) ** 2).sum(1), weights=weights)
-    return float(lost / max(np.average((vectors**2).sum(1), weights=weights), 1e-30))
+def quantise(
+    vectors: Callable[[slice], tuple[F32, F64]], count: int, config: SignatureConfig
+) -> tuple[Codebooks, npt.NDArray[np.uint16], float]:
+    """Codes of many vectors that are made block by block, never all at once.
+
+    Args:
+        vectors: vectors(block) gives the vectors [block, dim] and weights [block] of a slice.
+        count: How many there are.
+        config: How many codes of how many bits, which quantiser, which seed.
+
+    Returns:
+        Codebooks, fitted on a sample; codes, uint16 [count, num_codes]; weighted share of the
+        vectors' energy that the codes lose, 0 to 1.
+    """
+    blocks = [slice(a, min(a + COUNT_BLOCK, count)) for a in range(0, count, COUNT_BLOCK)]
+    drawn = np.arange(count)
+    if count > SAMPLE:
+        rng = np.random.default_rng(config.seed)
+        drawn = np.sort(rng.choice(count, SAMPLE, replace=False))
+    parts = []
+    for block in blocks:
+        mine = drawn[np.searchsorted(drawn, block.start) : np.searchsorted(drawn, block.stop)]
+        parts.append([array[mine - block.start] for array in vectors(block)])
+    books = Codebooks.fit(
+        np.concatenate([found for found, _ in parts]),
+        np.concatenate([weights for _, weights in parts]),
+        config.num_codes, config.code_bits, config.quantiser, config.seed,
+    )  # fmt: skip
+    codes = np.empty((count, config.num_codes), np.uint16)
+    lost = energy = 0.0
+    for block in blocks:
+        found, weights = vectors(block)
+        codes[block] = books.encode(found, torch.get_num_threads())
+        left = np.subtract(found, books.decode(codes[block]))
+        lost += float(weights @ (left**2).sum(1))
+        energy += float(weights @ (found**2).sum(1))
+    return books, codes, lost / max(energy, 1e-30)
 
 
-__all__ = ["Codebooks", "mean_squared_error", "split_dimensions"]
+__all__ = ["Codebooks", "quantise", "split_dimensions"]

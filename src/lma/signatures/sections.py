@@ -14,7 +14,9 @@ from torch import Tensor
 from lma.hashing import table_salt, token_keys
 from lma.signatures.config import SignatureConfig
 from lma.signatures.fingerprints import FingerprintIndex
-from lma.signatures.table import CODE_PADDING, Section, SignatureTable, pack_codes
+from lma.signatures.quantise import Codebooks
+from lma.signatures.section import Section
+from lma.signatures.table import CODE_PADDING, SignatureTable, pack_codes
 from lma.signatures.tokens import RankedTokens, Tokens
 
 I64 = npt.NDArray[np.int64]
@@ -28,10 +30,16 @@ class SectionParts:
     codes: Tensor
     fingerprints: Tensor | None = None
     overflow_keys: Tensor | None = None
+    codebooks: Codebooks | None = None
 
     @classmethod
     def of(
-        cls, tokens: Tokens, ids: I64, codes: npt.NDArray[Any], config: SignatureConfig
+        cls,
+        tokens: Tokens,
+        ids: I64,
+        codes: npt.NDArray[Any],
+        config: SignatureConfig,
+        codebooks: Codebooks | None = None,
     ) -> SectionParts:
         """The section of a table.
 
@@ -40,6 +48,7 @@ class SectionParts:
             ids: The tokens to sign; 0, 1, ... for ranked ones.
             codes: One row per token, [tokens, num_codes].
             config: Kind, similarity, widths.
+            codebooks: Of learned codes.
         """
         section = Section(
             tokens.name,
@@ -50,7 +59,7 @@ class SectionParts:
             len(ids),
         )
         if isinstance(tokens, RankedTokens):
-            return cls(section, pack_codes(codes, config.code_bits))
+            return cls(section, pack_codes(codes, config.code_bits), codebooks=codebooks)
         keys = token_keys(np.uint64(table_salt(tokens.name)), ids)
         index = FingerprintIndex.build(keys)
         section = dataclasses.replace(
@@ -66,6 +75,7 @@ class SectionParts:
             pack_codes(rows, config.code_bits),
             torch.from_numpy(index.fingerprints),
             torch.from_numpy(index.overflow_keys),
+            codebooks,
         )
 
 
@@ -83,6 +93,7 @@ def make_table(
         torch.cat(overflow) if overflow else None,
         seed=seed,
         provenance=provenance,
+        codebooks={p.section.table: p.codebooks for p in parts if p.codebooks is not None},
     )
 
 

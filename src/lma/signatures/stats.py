@@ -11,6 +11,9 @@ import numpy.typing as npt
 
 I64 = npt.NDArray[np.int64]
 
+BLOCK = 1 << 20  # supports counted at a time
+SMALL = 1 << 16  # supports below it are counted, larger ones sorted
+
 
 @dataclasses.dataclass(frozen=True)
 class TableStats:
@@ -30,8 +33,20 @@ class TableStats:
     def of_supports(cls, table: str, supports: npt.ArrayLike) -> TableStats:
         """From the support of every token, in any order; zeros are left out."""
         array = np.asarray(supports, dtype=np.int64)
-        values, counts = np.unique(array[array > 0], return_counts=True)
-        return cls(table, values[::-1].copy(), counts[::-1].astype(np.int64))
+        small, large = np.zeros(SMALL, np.int64), [np.zeros(0, np.int64)]
+        # Block by block: sorting all supports would take as much memory again.
+        for start in range(0, len(array), BLOCK):
+            block = array[start : start + BLOCK]
+            small += np.bincount(block[block < SMALL], minlength=SMALL)
+            large.append(block[block >= SMALL])
+        values, counts = np.unique(np.concatenate(large), return_counts=True)
+        few = np.flatnonzero(small)
+        few = few[few > 0]
+        return cls(
+            table,
+            np.concatenate([values[::-1], few[::-1]]),
+            np.concatenate([counts[::-1], small[few[::-1]]]).astype(np.int64),
+        )
 
     @property
     def num_tokens(self) -> int:

@@ -97,5 +97,29 @@ class SupportCounter:
         order = chosen[np.lexsort((ids[chosen], -supports[chosen]))][:count]
         return ids[order], supports[order]
 
+    def candidates(self, count: int | None = None, min_support: int = 1) -> tuple[I64, int]:
+        """Ids among which the most frequent ones lie, to be counted exactly in a second pass.
+
+        A true support is at most `error` above the one held. So all ids that belong among the
+        first `count`, or reach `min_support`, are held and within `error` of the last one wanted,
+        if that one's support is above `error`; an id of at most `error` rows may be missing.
+
+        Args:
+            count: How many ids are wanted; None: all.
+            min_support: Rows in which a wanted id occurs at least.
+
+        Returns:
+            The ids, largest support held first; and 0 if none can be missing, else the most rows
+            in which a missing one can occur.
+        """
+        wanted, supports = self.most_frequent(count, min_support)
+        if count == 0 or not self.error:
+            return wanted, 0
+        least = min_support
+        if count is not None and count <= len(wanted):
+            least = max(least, int(supports[-1]))
+        ids, _ = self.most_frequent(None, max(1, least - self.error))
+        return ids, 0 if least > self.error else self.error
+
 
 __all__ = ["SupportCounter"]

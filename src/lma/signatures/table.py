@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,66 +13,16 @@ import torch
 from torch import Tensor
 
 from lma.errors import FormatError
-from lma.files import replace_file
-from lma.hashing import HASH_VERSION, hash_string, table_salt, to_signed, token_keys_t
+from lma.hashing import hash_string, table_salt, to_signed, token_keys_t
 from lma.kernels.layout import Column, Kind
 from lma.kernels.reference.addresses import LANES, find_slots, read_codes
+from lma.signatures.neighbours import likeness, nearest
+from lma.signatures.quantise import Codebooks
+from lma.signatures.section import Section
+from lma.signatures.table_file import TENSORS, read_table, write_table
 
-FORMAT = 1
-FILE_NAME = "signatures.safetensors"
-TENSORS = ("codes", "fingerprints", "overflow_keys")
 CODE_PADDING = 2  # spare bytes behind the codes, so that 16 bits can be read anywhere
-
-
-@dataclasses.dataclass(frozen=True)
-class Section:
-    """One table's part of a `SignatureTable`.
-
-    Attributes:
-        table: The table's name.
-        kind: "random" (min-hash, SimHash) or "learned" (quantised vectors).
-        similarity: What the codes estimate: "rows", "context", "labelled_context", ...
-        num_codes: Codes per token.
-        code_bits: Bits per code, 1 to 16.
-        num_signed: Tokens with a signature.
-        index: "prefix" (ids below `num_signed` are the signed ones) or "fingerprint".
-        num_buckets: Buckets of the fingerprint index, 0 with a prefix.
-        num_overflow: Entries of the exact overflow list.
-    """
-
-    table: str
-    kind: str
-    similarity: str
-    num_codes: int
-    code_bits: int
-    num_signed: int
-    index: str = "prefix"
-    num_buckets: int = 0
-    num_overflow: int = 0
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("random", "learned"):
-            raise ValueError(f"Section.kind must be 'random' or 'learned', found {self.kind!r}")
-        if self.index not in ("prefix", "fingerprint"):
-            raise ValueError(f"Section.index: 'prefix' or 'fingerprint', found {self.index!r}")
-        if not 1 <= self.code_bits <= 16:
-            raise ValueError(f"code_bits must be 1 to 16, found {self.code_bits}")
-        if not 1 <= self.num_codes <= 255:
-            raise ValueError(f"num_codes must be 1 to 255, found {self.num_codes}")
-        if self.num_signed < 1:
-            raise ValueError(f"Section {self.table!r}: num_signed must be >= 1; leave it out")
-
-    @property
-    def row_bytes(self) -> int:
-        """Bytes of one signature."""
-        return (self.num_codes * self.code_bits + 7) // 8
-
-    @property
-    def num_slots(self) -> int:
-        """Rows of codes held: signed tokens, and with fingerprints the empty lanes too."""
-        if self.index == "prefix":
-            return self.num_signed
-        return self.num_buckets * LANES + self.num_overflow
+PACK_BLOCK = 1 << 16  # signatures packed at a time
 
 
 class SignatureTable:
@@ -92,6 +40,8 @@ class SignatureTable:
         codes, fingerprints, overflow_keys: As above.
         seed: Seed of the hash functions that made the codes.
         provenance: How it was made, for people and result lines; any JSON.
+        codebooks: Centroids of tables with learned codes, for comparing tokens; a model needs
+            none, so they count nowhere.
     """
 
     def __init__(
@@ -103,6 +53,7 @@ class SignatureTable:
         *,
         seed: int = 0,
         provenance: Mapping[str, Any] | None = None,
+        codebooks: Mapping[str, Codebooks] | None = None,
     ) -> None:
         self.sections = tuple(sections)
         self.codes = codes
@@ -114,6 +65,7 @@ class SignatureTable:
         )
         self.seed = seed
         self.provenance = dict(provenance or {})
+        self.codebooks = dict(codebooks or {})
         self._check()
         self._numbers = {section.table: i for i, section in enumerate(self.sections)}
         self.rows = self._layout_rows()
@@ -199,7 +151,11 @@ class SignatureTable:
     def similarity(
         self, a: tuple[str, int | str], b: tuple[str, int | str], *, corrected: bool = True
     ) -> float:
-        """Estimated similarity of two tokens: the share of their codes that agree.
+        """Estimated similarity of two tokens.
+
+        Random codes: the share of codes that agree. Learned codes: the cosine of the vectors that
+        the codes stand for, which have a common space within one table only (the share of equal
+        codes where the table has no codebooks).
 
         Args:
             a, b: (table, id); a string id is hashed as raw values are.
@@ -207,43 +163,57 @@ class SignatureTable:
                 (share - 2^-bits) / (1 - 2^-bits), which makes the estimate unbiased.
 
         Returns:
-            A number in [0, 1] (below 0 by chance when corrected); nan if either is unsigned.
+            A number in [0, 1] (below 0 by chance when corrected, or by opposite vectors); nan if
+            either is unsigned or the two do not compare.
         """
         codes = []
         for table, token in (a, b):
             token_id = to_signed(hash_string(token)) if isinstance(token, str) else token
-            codes.append(self.codes_of(table, torch.tensor([token_id]))[0])
-        if len(codes[0]) != len(codes[1]) or bool((codes[0] < 0).any() | (codes[1] < 0).any()):
+            codes.append(self.codes_of(table, torch.tensor([token_id])))
+        one, two = codes
+        if one.shape != two.shape or bool((one < 0).any() | (two < 0).any()):
             return float("nan")
-        share = float((codes[0] == codes[1]).double().mean())
         section = self.section(a[0])
+        books = self.codebooks.get(a[0])
+        if books is not None and a[0] != b[0]:
+            return float("nan")
+        found = float(likeness(one, two[0], books)[0])
         if not corrected or section.kind != "random":
-            return share
+            return found
         chance = 2.0**-section.code_bits
-        return (share - chance) / (1 - chance)
+        return (found - chance) / (1 - chance)
 
-    def neighbours(self, table: str, token: int, k: int = 10) -> list[tuple[int, float]]:
-        """The `k` signed tokens of the same table that share most codes, most alike first.
+    def neighbours(
+        self, table: str, token: int, k: int = 10, *, among: Tensor | None = None
+    ) -> list[tuple[int, float]]:
+        """The `k` signed tokens of the same table most like a given one, most alike first.
 
-        Only with a `prefix` index, whose slots are ids.
+        Args:
+            table, token: The token.
+            k: How many.
+            among: The ids to look among, int64 [n]; needed with a `fingerprint` index, which
+                cannot be turned back into ids. None: all signed tokens.
+
+        Returns:
+            (id, likeness): the share of equal codes, or the cosine of decoded vectors as
+            `similarity`; among equals the earlier id of `among`, or the more frequent one.
         """
         section = self.section(table)
-        if section.index != "prefix":
-            raise ValueError(
-                f"neighbours: table {table!r} is indexed by fingerprints, which cannot be turned "
-                "back into tokens; build it with ids ranked by support"
-            )
+        if among is None:
+            if section.index != "prefix":
+                raise ValueError(
+                    f"neighbours: table {table!r} is indexed by fingerprints, which cannot be "
+                    "turned back into tokens; say among which ids to look, with among="
+                )
+            among = torch.arange(section.num_signed)
         own = self.codes_of(table, torch.tensor([token]))
         if bool((own < 0).any()):
             raise ValueError(
                 f"neighbours: token {token} of table {table!r} has no signature (support too low)"
             )
-        others = self.codes_of(table, torch.arange(section.num_signed))
-        share = (others == own).double().mean(1)
-        share[token] = -1
-        # A stable sort: among equals the more frequent token comes first.
-        order = torch.argsort(share, descending=True, stable=True)[:k]
-        return [(int(i), float(share[i])) for i in order if share[i] >= 0]
+        others = among[(self.find(table, among) >= 0) & (among != token)]
+        alike = likeness(self.codes_of(table, others), own[0], self.codebooks.get(table))
+        return [(int(others[i]), float(alike[i])) for i in nearest(alike, k)]
 
     def _number(self, table: str) -> int:
         if table not in self._numbers:
@@ -300,6 +270,7 @@ class SignatureTable:
             joined.overflow_keys,
             seed=self.seed,
             provenance=self.provenance,
+            codebooks={n: self.codebooks[n] for n in joined.tables if n in self.codebooks},
         )
 
     def permuted(self, seed: int) -> SignatureTable:
@@ -319,6 +290,7 @@ class SignatureTable:
             self.overflow_keys,
             seed=self.seed,
             provenance={**self.provenance, "permuted": seed},
+            codebooks=self.codebooks,
         )
 
     @staticmethod
@@ -333,57 +305,26 @@ class SignatureTable:
             torch.cat([t.overflow_keys for t in tables]) if tables else None,
             seed=tables[0].seed if tables else 0,
             provenance={"joined": [t.provenance for t in tables]},
+            codebooks={name: books for t in tables for name, books in t.codebooks.items()},
         )
 
     # --- files -----------------------------------------------------------------------------
 
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Write `signatures.safetensors` (its JSON header inside) into a folder, atomically."""
-        from safetensors.torch import save_file
-
-        tensors = {name: getattr(self, name).contiguous() for name in TENSORS}
-        header = {
-            "format": FORMAT,
-            "hash_version": HASH_VERSION,
-            "seed": self.seed,
-            "sections": [dataclasses.asdict(section) for section in self.sections],
-            "checksums": {name: _checksum(tensor) for name, tensor in tensors.items()},
-            "provenance": self.provenance,
-        }
-        with replace_file(Path(directory) / FILE_NAME) as target:
-            save_file(tensors, target, metadata={"lma": json.dumps(header)})
+        write_table(
+            Path(directory),
+            {name: getattr(self, name) for name in TENSORS},
+            self.sections,
+            self.codebooks,
+            seed=self.seed,
+            provenance=self.provenance,
+        )
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> SignatureTable:
         """Read what `save` wrote; memory-mapped. `FormatError` if altered or of another version."""
-        from safetensors import SafetensorError, safe_open
-
-        path = Path(directory) / FILE_NAME
-        if not path.exists():
-            raise FileNotFoundError(f"no signatures in {directory}: {FILE_NAME} is missing")
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {})["lma"])
-                tensors = {name: file.get_tensor(name) for name in TENSORS}
-            version, format_ = header["hash_version"], header["format"]
-            if (format_, version) != (FORMAT, HASH_VERSION):
-                raise FormatError(
-                    f"{path}: signatures of format {format_}, hash_version {version}; this lma "
-                    f"reads format {FORMAT}, hash_version {HASH_VERSION}: fit them again"
-                )
-            for name in TENSORS:
-                if _checksum(tensors[name]) != header["checksums"][name]:
-                    raise FormatError(f"{path}: checksum of {name!r} does not match its contents")
-            return cls(
-                [Section(**section) for section in header["sections"]],
-                *(tensors[name] for name in TENSORS),
-                seed=header["seed"],
-                provenance=header["provenance"],
-            )
-        except FormatError:
-            raise
-        except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-            raise FormatError(f"{path}: not signatures, or damaged ({error})") from error
+        return read_table(Path(directory), cls)
 
     def __repr__(self) -> str:
         signed = sum(section.num_signed for section in self.sections)
@@ -400,10 +341,13 @@ def pack_codes(codes: np.ndarray[Any, np.dtype[Any]], code_bits: int) -> Tensor:
         raise ValueError(f"pack_codes: a code does not fit in {code_bits} bits")
     if code_bits in (8, 16):
         return torch.from_numpy(codes.astype(f"<u{code_bits // 8}").view(np.uint8).reshape(-1))
-    bits = (codes[:, :, None].astype(np.uint32) >> np.arange(code_bits, dtype=np.uint32)) & 1
-    packed = np.packbits(bits.reshape(len(codes), -1).astype(np.uint8), axis=1, bitorder="little")
+    packed = np.empty((len(codes), (codes.shape[1] * code_bits + 7) // 8), np.uint8)
+    places = np.arange(code_bits, dtype=np.uint32)
+    for start in range(0, len(codes), PACK_BLOCK):
+        block = slice(start, start + PACK_BLOCK)
+        bits = ((codes[block, :, None].astype(np.uint32) >> places) & 1).astype(np.uint8)
+        packed[block] = np.packbits(bits.reshape(len(bits), -1), axis=1, bitorder="little")
     return torch.from_numpy(packed.reshape(-1))
 
 
-def _checksum(tensor: Tensor) -> int:
-    return zlib.crc32(tensor.contiguous().numpy().data)
+__all__ = ["CODE_PADDING", "TENSORS", "Section", "SignatureTable", "pack_codes"]

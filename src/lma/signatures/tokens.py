@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
+from lma.errors import LmaError
 from lma.signatures.row_batch import RowBatch
 
 I64 = npt.NDArray[np.int64]
@@ -17,9 +19,15 @@ MOST_TOKENS = (1 << 31) - 1
 
 
 class Tokens(ABC):
-    """The tokens of one table. Slots are 0, 1, ... in an order that only this object knows."""
+    """The tokens of one table. Slots are 0, 1, ... in an order that only this object knows.
+
+    Attributes:
+        name: The table's name.
+        seen: Tokens counted at least once.
+    """
 
     name: str
+    seen: int = 0
 
     @abstractmethod
     def check(self, values: I64, who: str) -> None:
@@ -94,7 +102,7 @@ class RankedTokens(Tokens):
         """Support of all ids, signed or not."""
         from lma.kernels.cpu.signatures_bags import count
 
-        count(values, self._support)
+        self.seen += count(values, self._support)
 
     def ids(self) -> I64:
         """0, 1, ..."""
@@ -113,6 +121,7 @@ class RankedTokens(Tokens):
     def merge(self, other: Tokens) -> I64:
         """Slots are the same on both sides."""
         self._support += other.supports
+        self.seen = int(np.count_nonzero(self._support))
         return other.ids()
 
 
@@ -172,9 +181,12 @@ class KeyedTokens(Tokens):
             )
         if self._known == len(self._ids):
             room = len(self._ids) * 3 // 2
-            self._ids = np.resize(self._ids, room)
+            # One array after the other, and no page of the new room touched before its use.
+            ids = np.empty(room, np.int64)
+            ids[: self._known] = self._ids
+            self._ids = ids
             support = np.zeros(room, np.int64)
-            support[: self._known] = self._support[: self._known]
+            support[: self._known] = self._support
             self._support = support
         if self._known >= len(self._table) // 4 * 3:
             self._rebuild()
@@ -194,7 +206,7 @@ class KeyedTokens(Tokens):
         """Support of the tokens that have slots."""
         from lma.kernels.cpu.signatures_bags import count
 
-        count(slots, self._support)
+        self.seen += count(slots, self._support)
 
     def ids(self) -> I64:
         """In the order in which they were met."""
@@ -211,9 +223,19 @@ class KeyedTokens(Tokens):
         return self._support[: self._known]
 
     def merge(self, other: Tokens) -> I64:
-        """Slots of the other's ids here, learning those that are new."""
+        """Slots of the other's ids here, learning those that are new.
+
+        Raises:
+            LmaError: The ids were given, and others to the other one.
+        """
+        if not self.grows and not np.array_equal(self.ids(), other.ids()):
+            raise LmaError(
+                f"cannot merge builders of table {self.name!r} that were given different tokens: "
+                f"{self.num_slots} and {other.num_slots} ids, or others in another order"
+            )
         slots = self.locate(other.ids())
-        np.add.at(self._support, slots[slots >= 0], other.supports[slots >= 0])
+        self._support[slots] += other.supports
+        self.seen = int(np.count_nonzero(self.supports))
         return slots
 
 
@@ -258,4 +280,9 @@ def take_in(tokens: Mapping[str, Tokens], batch: RowBatch, who: str) -> I64:
     return slots
 
 
-__all__ = ["KeyedTokens", "RankedTokens", "Tokens", "take_in", "token_sets"]
+def array_checksum(array: npt.ArrayLike) -> int:
+    """CRC-32 of an array's bytes."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+__all__ = ["KeyedTokens", "RankedTokens", "Tokens", "array_checksum", "take_in", "token_sets"]

@@ -36,7 +36,7 @@ class SignatureShelf:
 
     Args:
         dataset: A prepared `lma.data.Dataset`.
-        progress: Called as progress(rows done, rows in all) while fitting.
+        progress: Called as progress(rows done, rows in all, tokens seen) while fitting.
         fitted: Signatures fitted before, which then serve every config.
     """
 

@@ -55,10 +55,13 @@ def ranked_slots(values, num_slots, slots):  # type: ignore[no-untyped-def]
 
 @kernel
 def count(values, support):  # type: ignore[no-untyped-def]
-    """support[v] += 1 for every value; negative ones are left out."""
+    """support[v] += 1 for every value, negative ones left out; how many had been 0."""
+    fresh = 0
     for i in range(len(values)):
         if values[i] >= 0:
+            fresh += support[values[i]] == 0
             support[values[i]] += 1
+    return fresh
 
 
 @kernel

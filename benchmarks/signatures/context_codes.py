@@ -1,0 +1,110 @@
+"""Context codes: rows per second and pass, ten million tokens quantised, bytes per signed token.
+
+    python benchmarks/signatures/context_codes.py [--tokens 10000000] [--rows 65536] [--hashed]
+
+Speed: 26 one-hot fields of 3 to 1,000,000 tokens (Zipf), 32 dimensions, ids in memory. Scale: every
+token of one field in two rows beside one of 1,000; 32 dimensions, 4 codes of 8 bits. Resident
+memory is what the system reports, less what it was before the builder was made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from builder_speed import log
+from scale import peak_rss_mb
+from timing import in_turns, line, machine
+
+from lma.hashing import combine
+from lma.signatures import ContextCodeBuilder, SignatureConfig
+
+BATCH = 65_536
+ITEMS = 1000
+
+
+def passes(rows: int, rounds: int) -> None:
+    sizes, ids, labels = log(rows)
+    builders = {}
+    for similarity in ("context", "labelled_context", "positive_context"):
+        builder = ContextCodeBuilder(sizes, SignatureConfig(similarity, kind="learned", passes=1))
+        builder.update(ids, None, labels)
+        builder.next_pass()
+        builders[f"{similarity}, one pass"] = builder
+    counting = ContextCodeBuilder(sizes, SignatureConfig(kind="learned"))
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        steps = {n: lambda b=b: b.update(ids, None, labels) for n, b in builders.items()}
+        steps["counting pass"] = lambda: counting.update(ids, None, labels)
+        for name, seconds in in_turns(steps, rounds).items():
+            line(name, seconds, rows, unit="log rows")
+
+
+def rows_of(tokens: int, hashed: bool) -> Iterator[np.ndarray]:
+    """Every token twice, in another order each time, with one of the items of its kind."""
+    for first in range(0, 2 * tokens, BATCH):
+        row = np.arange(first, min(first + BATCH, 2 * tokens), dtype=np.int64)
+        token = row % tokens * 7_368_787 % tokens
+        kind = token % 20
+        item = (combine(np.uint64(5), row) % np.uint64(50)).view(np.int64) * 20 + kind
+        yield np.stack([token * 0x9E3779B97F4A7C1 if hashed else token, item], 1)
+
+
+def scale(tokens: int, hashed: bool) -> None:
+    torch.set_num_threads(2)
+    sizes = {"token": None if hashed else tokens, "item": ITEMS}
+    config = SignatureConfig("context", kind="learned", passes=2)
+    fit(sizes, config, 70_000, hashed)  # kernels are loaded, k-means has seen a whole sample
+    before = peak_rss_mb()
+    found, seconds = fit(sizes, config, tokens, hashed)
+    report = {
+        "benchmark": "context codes of many tokens",
+        "tokens": tokens,
+        "ids": "hashed" if hashed else "ranked",
+        **{f"{name}_s": round(value, 1) for name, value in seconds.items()},
+        "lost_energy": round(found["token"], 4),
+        "rss_mb_before": before,
+        "peak_rss_mb": peak_rss_mb(),
+        "bytes_per_signed_token": round((peak_rss_mb() - before) * 1e6 / tokens, 1),
+        **machine(),
+    }
+    print(json.dumps(report), flush=True)
+
+
+def fit(
+    sizes: dict[str, int | None], config: SignatureConfig, tokens: int, hashed: bool
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Energy that codes lose per table, and seconds of every step."""
+    builder = ContextCodeBuilder({**sizes, "token": sizes["token"] and tokens}, config)
+    seconds = {}
+    for number in range(builder.num_passes):
+        begin = time.perf_counter()
+        for batch in rows_of(tokens, hashed):
+            builder.update(batch)
+        builder.next_pass()
+        seconds[f"pass_{number}"] = time.perf_counter() - begin
+    begin = time.perf_counter()
+    table = builder.finish()
+    seconds["quantise"] = time.perf_counter() - begin
+    return table.provenance["lost_energy"], seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tokens", type=int, default=10_000_000, help="0: speed alone")
+    parser.add_argument("--rows", type=int, default=65_536, help="0: scale alone")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--hashed", action="store_true", help="ids of any value, not ranked")
+    arguments = parser.parse_args()
+    if arguments.rows:
+        passes(arguments.rows, arguments.rounds)
+    if arguments.tokens:
+        scale(arguments.tokens, arguments.hashed)
+
+
+if __name__ == "__main__":
+    main()

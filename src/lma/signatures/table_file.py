@@ -1,0 +1,115 @@
+"""`signatures.safetensors`: the tensors of a `SignatureTable`, its header and their checksums."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from lma.errors import FormatError
+from lma.files import replace_file
+from lma.hashing import HASH_VERSION
+from lma.signatures.quantise import Codebooks
+from lma.signatures.section import Section
+
+FORMAT = 1
+FILE_NAME = "signatures.safetensors"
+TENSORS = ("codes", "fingerprints", "overflow_keys")
+
+T = TypeVar("T")
+
+
+def write_table(
+    directory: Path,
+    tensors: Mapping[str, Tensor],
+    sections: Sequence[Section],
+    codebooks: Mapping[str, Codebooks],
+    *,
+    seed: int,
+    provenance: Mapping[str, Any],
+) -> None:
+    """Write a table's file, atomically: a failure leaves an old one as it was."""
+    from safetensors.torch import save_file
+
+    held = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    for number, books in enumerate(codebooks.values()):
+        for code, (centroids, dims) in enumerate(zip(books.centroids, books.dims, strict=True)):
+            held[f"codebooks.{number}.{code}.centroids"] = torch.from_numpy(centroids)
+            held[f"codebooks.{number}.{code}.dims"] = torch.from_numpy(dims)
+    header = {
+        "format": FORMAT,
+        "hash_version": HASH_VERSION,
+        "seed": seed,
+        "sections": [dataclasses.asdict(section) for section in sections],
+        "codebooks": [
+            {"table": table, "codes": len(books.dims), "residual": books.residual}
+            for table, books in codebooks.items()
+        ],
+        "checksums": {name: _checksum(tensor) for name, tensor in held.items()},
+        "provenance": provenance,
+    }
+    with replace_file(directory / FILE_NAME) as target:
+        save_file(held, target, metadata={"lma": json.dumps(header)})
+
+
+def read_table(directory: Path, make: Callable[..., T]) -> T:
+    """`make` called with what `write_table` was given.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        FormatError: It is damaged, or of another version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = directory / FILE_NAME
+    if not path.exists():
+        raise FileNotFoundError(f"no signatures in {directory}: {FILE_NAME} is missing")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["lma"])
+            held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        version, format_ = header["hash_version"], header["format"]
+        if (format_, version) != (FORMAT, HASH_VERSION):
+            raise FormatError(
+                f"{path}: signatures of format {format_}, hash_version {version}; this lma "
+                f"reads format {FORMAT}, hash_version {HASH_VERSION}: fit them again"
+            )
+        for name, tensor in held.items():
+            if _checksum(tensor) != header["checksums"][name]:
+                raise FormatError(f"{path}: checksum of {name!r} does not match its contents")
+        return make(
+            [Section(**section) for section in header["sections"]],
+            *(held[name] for name in TENSORS),
+            seed=header["seed"],
+            provenance=header["provenance"],
+            codebooks=_codebooks(header.get("codebooks", []), held),
+        )
+    except FormatError:
+        raise
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise FormatError(f"{path}: not signatures, or damaged ({error})") from error
+
+
+def _codebooks(rows: Sequence[Mapping[str, Any]], held: Mapping[str, Tensor]) -> dict[str, Any]:
+    books = {}
+    for number, row in enumerate(rows):
+        names = [f"codebooks.{number}.{code}" for code in range(row["codes"])]
+        books[row["table"]] = Codebooks(
+            tuple(held[f"{name}.centroids"].numpy() for name in names),
+            tuple(held[f"{name}.dims"].numpy() for name in names),
+            row["residual"],
+        )
+    return books
+
+
+def _checksum(tensor: Tensor) -> int:
+    return zlib.crc32(tensor.contiguous().numpy().data)
+
+
+__all__ = ["FILE_NAME", "FORMAT", "TENSORS", "read_table", "write_table"]
