@@ -22,9 +22,14 @@ class FrequencyCutoff:
 
     One threshold for all tables, the lowest whose rows fit the budget. Ids must be ranked by
     support, so that "frequent" is a prefix of each table and costs no index.
+
+    Attributes:
+        dim: Floats of a row, at most the tables' own dimension, which None takes; as with
+            `LowDimension`, a model is built around it.
     """
 
     name: ClassVar[str] = "frequency cut-off"
+    dim: int | None = None
 
     def allocate(
         self,
@@ -37,7 +42,8 @@ class FrequencyCutoff:
         """The rows that the budget pays for, to the tokens seen most often."""
         if budget is None or stats is None:
             raise ValueError("frequency cut-off needs a budget and the log's stats")
-        dim = shared_dim(tables, "frequency cut-off")
+        dim = min(self.dim or tables[0].embedding_dim, shared_dim(tables, "frequency cut-off"))
+        tables = [dataclasses.replace(table, embedding_dim=dim) for table in tables]
         sizes = sizes_of(tables, "frequency cut-off")
         total = budget.floats(8 * (5 + len(tables)), dim) // dim
         private = total - len(tables)

@@ -16,7 +16,7 @@ directions of its table. Tokens with like vectors meet like company, so they get
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from lma.signatures.context_state import ContextState
 from lma.signatures.new_tokens import sums_of_tokens
 from lma.signatures.quantise import Codebooks, quantise
 from lma.signatures.row_batch import RowBatch, check_labels
+from lma.signatures.row_sample import RowSample
 from lma.signatures.sections import SectionParts, make_table, most_frequent
 from lma.signatures.stats import LogStats, TableStats
 from lma.signatures.table import SignatureTable
@@ -44,6 +45,9 @@ I64 = npt.NDArray[np.int64]
 CONTEXT_TOKENS = 16_384
 # Label residuals of a token seen in fewer rows are its own labels more than its company.
 LABEL_FLOOR = 8
+# Iterations on the sampled rows at most, and the gain below which they end.
+ITERATIONS = 60
+LEAST_GAIN = 1e-3
 WHO = "ContextCodeBuilder"
 
 
@@ -94,7 +98,7 @@ class ContextCodeBuilder:
         self.tokens = token_sets(tables, {}, tokens or {}, WHO)
         self.hash_version = HASH_VERSION
         self.passes_done = 0
-        self._count = ContextCount(self.tokens)
+        self._count = ContextCount(self.tokens, config.seed)
         self._stats: LogStats | None = None
         self._state: ContextState | None = None
         self._rows_in_pass = 0
@@ -133,7 +137,9 @@ class ContextCodeBuilder:
             values: Token ids: int64 [batch, features], or feature-major [total] with `offsets`.
             offsets: int64 [features * batch + 1], where each bag begins.
             labels: 0 or 1 per row, [batch]; not needed by similarity "context".
-            first_row, total_rows: Not used; taken so that all builders are called alike.
+            first_row: Number of the batch's first row in the log, for the sample of rows; None:
+                rows are numbered as this builder gets them.
+            total_rows: Not used; taken so that all builders are called alike.
 
         Raises:
             TypeError, ValueError: Ids, offsets or labels cannot be used; says which and why.
@@ -144,7 +150,9 @@ class ContextCodeBuilder:
         batch = RowBatch.of(values, offsets, len(self.tables), WHO)
         label = self._label(labels, batch)
         if self._state is None:
-            self._count.add(batch, label, WHO)
+            first = self._rows_in_pass if first_row is None else first_row
+            sampled = label >= 0 if self.config.similarity == "context" else label == 1
+            self._count.add(batch, label, np.flatnonzero(sampled), first, WHO)
         else:
             for number, tokens in enumerate(self.tokens.values()):
                 tokens.check(batch.values[batch.feature(number)], WHO)
@@ -217,12 +225,17 @@ class ContextCodeBuilder:
             "vectors": None if self._state is None else array_checksum(self._state.vectors),
         }
 
-    def reduce(self, over_all: Callable[[npt.NDArray[np.generic], str], None]) -> None:
+    def reduce(
+        self,
+        over_all: Callable[[npt.NDArray[np.generic], str], None],
+        gather: Callable[[RowSample], Sequence[RowSample]],
+    ) -> None:
         """Merge with the same builder of other processes (`all_reduce`).
 
         Args:
             over_all: over_all(array, how) changes an array in place to its "sum" or "max" over
                 all processes.
+            gather: The samples of all processes, from this one's.
         """
         passed = np.array([self._rows_in_pass])
         over_all(passed, "sum")
@@ -232,7 +245,7 @@ class ContextCodeBuilder:
                 over_all(sums.wide, "sum")
                 over_all(sums.narrow, "sum")
             return
-        self._count.reduce(over_all)
+        self._count.reduce(over_all, gather)
 
     # --- between passes ------------------------------------------------------------------------
 
@@ -262,6 +275,7 @@ class ContextCodeBuilder:
             if num_signed is not None:
                 self.num_signed = dict(num_signed)
             self._state = self._start()
+            self._converge(self._state)
         elif self.passes_done == self.num_passes:
             self._spaces = self._state.spaces()
             return
@@ -288,6 +302,21 @@ class ContextCodeBuilder:
                 self.tokens[name] = KeyedTokens(name, tokens.ids()[slots], tokens.supports[slots])
         positive = self._similarity_of_pass == "positive_context"
         return ContextState.start(self.config, self.tokens, labels, self._count.base_rate, positive)
+
+    def _converge(self, state: ContextState) -> None:
+        """Iterate on the sampled rows until the directions no longer gain."""
+        last = 0.0
+        for iteration in range(ITERATIONS):
+            state.restart(self._count.longest, labelled=False)
+            for batch, hashes in self._count.sample.pieces:
+                rows = np.arange(len(hashes))
+                state.add(self.tokens, batch, rows, np.zeros(len(rows), np.float32), False)
+            energy = state.sharpen()
+            if energy <= last * (1 + LEAST_GAIN):
+                break
+            # The first is of random signs, which are not orthonormal.
+            last = energy if iteration else 0.0
+        self._count.sample.pieces.clear()
 
     # --- results -------------------------------------------------------------------------------
 

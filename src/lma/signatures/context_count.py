@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from lma.signatures.row_batch import RowBatch
+from lma.signatures.row_sample import RowSample
 from lma.signatures.tokens import Tokens, take_in
 
 F64 = npt.NDArray[np.float64]
@@ -23,10 +24,12 @@ class ContextCount:
         num_rows: Rows.
         num_labels: Rows of label 1.
         longest: Most entries of a row.
+        sample: Rows that are iterated on before the log is read again.
     """
 
-    def __init__(self, tokens: Mapping[str, Tokens]) -> None:
+    def __init__(self, tokens: Mapping[str, Tokens], seed: int) -> None:
         self.tokens = tokens
+        self.sample = RowSample(seed)
         self.labels = {name: np.zeros(len(table.supports)) for name, table in tokens.items()}
         self.num_rows = 0
         self.num_labels = 0
@@ -37,8 +40,16 @@ class ContextCount:
         """Mean label."""
         return self.num_labels / max(self.num_rows, 1)
 
-    def add(self, batch: RowBatch, label: F64, who: str) -> None:
-        """Count some rows; `label` is 0 or 1 per row."""
+    def add(self, batch: RowBatch, label: F64, sampled: I64, first_row: int, who: str) -> None:
+        """Count some rows.
+
+        Args:
+            batch: The rows.
+            label: 0 or 1 per row.
+            sampled: Positions of the rows that the sample may keep.
+            first_row: Number of the batch's first row in the log.
+            who: Name for error messages.
+        """
         from lma.kernels.cpu.signatures_bags import add_labels
 
         slots = take_in(self.tokens, batch, who)
@@ -52,6 +63,7 @@ class ContextCount:
             add_labels(slots[where], row[where], label, self.labels[name])
         self.num_labels += int(label.sum())
         self.num_rows += batch.num_rows
+        self.sample.add(batch, first_row, sampled)
 
     def _make_room(self, name: str, need: int) -> None:
         have = len(self.labels[name])
@@ -69,8 +81,13 @@ class ContextCount:
         self.num_labels += other.num_labels
         self.num_rows += other.num_rows
         self.longest = max(self.longest, other.longest)
+        self.sample.merge(other.sample)
 
-    def reduce(self, over_all: Callable[[npt.NDArray[np.generic], str], None]) -> None:
+    def reduce(
+        self,
+        over_all: Callable[[npt.NDArray[np.generic], str], None],
+        gather: Callable[[RowSample], Sequence[RowSample]],
+    ) -> None:
         """Merge with those of other processes; see `ContextCodeBuilder.reduce`."""
         for name, table in self.tokens.items():
             over_all(table.supports, "sum")
@@ -80,6 +97,10 @@ class ContextCount:
         over_all(longest, "max")
         self.num_rows, self.num_labels = totals.tolist()
         self.longest = int(longest[0])
+        whole, *others = gather(self.sample)
+        for other in others:
+            whole.merge(other)
+        self.sample = whole
 
 
 __all__ = ["ContextCount"]

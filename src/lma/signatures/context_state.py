@@ -99,17 +99,26 @@ class ContextState:
         """The scale of a token's vector as others meet it, [tokens, 1]."""
         return np.asarray((rows + self.shrinkage) ** -0.5, dtype=np.float32)[:, None]
 
-    def sharpen(self) -> None:
-        """The next pass projects onto this one's vectors, made orthonormal within each table."""
+    def sharpen(self) -> float:
+        """The next pass projects onto this one's vectors, made orthonormal within each table.
+
+        Returns:
+            What the vectors catch of the scaled token x context matrix: the sum of their singular
+            values over all tables.
+        """
+        energy = 0.0
         shrinkage = self.config.shrinkage
         for name, where in self.where.items():
             sums, rows = self.sums[name], self.rows[where]
             mean = mean_context(sums, rows)
-            turn = whitening(second_moment(sums, rows, mean, shrinkage, 0.5))
+            moment = second_moment(sums, rows, mean, shrinkage, 0.5)
+            energy += float(np.sqrt(np.maximum(np.linalg.eigvalsh(moment), 0)).sum())
+            turn = whitening(moment)
             for block in blocks(len(sums)):
                 z = scaled(sums[block], rows[block], mean, shrinkage, 0.5)
                 vectors = (z @ turn).astype(np.float32)
                 self.vectors[where][block] = vectors * self.popularity(rows[block])
+        return energy
 
     def restart(self, longest: int, labelled: bool) -> None:
         """Zero sums for a pass in which a row has up to `longest` entries.

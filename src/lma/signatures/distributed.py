@@ -48,15 +48,26 @@ def all_reduce(
                 "tokens= to every builder"
             )
     _check_alike(builder.settings(), group)
-    builder.reduce(lambda array, how: _reduce(array, how, group))
+    if isinstance(builder, MinHashBuilder):
+        builder.reduce(lambda array, how: _reduce(array, how, group))
+    else:
+        builder.reduce(
+            lambda array, how: _reduce(array, how, group), lambda own: _gather(own, group)
+        )
+
+
+def _gather(own: Any, group: Any) -> list[Any]:
+    """What every process has, in the order of ranks."""
+    import torch.distributed as dist
+
+    every: list[Any] = [None] * dist.get_world_size(group)
+    dist.all_gather_object(every, own, group=group)
+    return every
 
 
 def _check_alike(settings: dict[str, object], group: Any) -> None:
     """All processes raise if any two disagree."""
-    import torch.distributed as dist
-
-    every: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(every, settings, group=group)
+    every = _gather(settings, group)
     for rank, other in enumerate(every):
         if other != every[0]:
             raise LmaError(
@@ -66,12 +77,8 @@ def _check_alike(settings: dict[str, object], group: Any) -> None:
 
 
 def _merge_counters(counter: SupportCounter, group: Any) -> None:
-    import torch.distributed as dist
-
-    every: list[Any] = [None] * dist.get_world_size(group)
-    dist.all_gather_object(every, counter, group=group)
-    whole = every[0]
-    for other in every[1:]:
+    whole, *others = _gather(counter, group)
+    for other in others:
         whole.merge(other)
     counter.__dict__.update(whole.__dict__)
 

@@ -82,6 +82,15 @@ class RowBatch:
             ids, offs = distinct(ids, offs)
         return cls(ids, offs, num_features, len(lengths) // max(num_features, 1))
 
+    def take(self, rows: npt.NDArray[np.int64]) -> RowBatch:
+        """Some of the rows, by position, as a batch of their own."""
+        bags = (np.arange(self.num_features)[:, None] * self.num_rows + rows).reshape(-1)
+        lengths = self.offsets[bags + 1] - self.offsets[bags]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        # Entry e of bag b: where the old bag begins, and how far e is into the new one.
+        entries = np.arange(offsets[-1]) + np.repeat(self.offsets[bags] - offsets[:-1], lengths)
+        return RowBatch(self.values[entries], offsets, self.num_features, len(rows))
+
     def feature(self, number: int) -> slice:
         """Where the entries of a feature lie in `values`."""
         first = number * self.num_rows

@@ -1,0 +1,141 @@
+"""The default of `lma`: what a budget is best spent on, from the log's statistics alone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import ClassVar
+
+from lma.allocation.frequency_cutoff import FrequencyCutoff, kept_tokens
+from lma.allocation.learned_plan import make_learned_plan
+from lma.allocation.lma import Lma
+from lma.allocation.planning import Plan
+from lma.allocation.tables import Budget, Table
+from lma.errors import BudgetError
+from lma.signatures.config import SignatureConfig
+from lma.signatures.stats import LogStats, TableStats
+
+# Rows of 4-bit floats: the largest of these whose rows reach nearly every occurrence of a token.
+ROW_DIMS = (16, 8, 4, 2)
+COVERAGE = 0.99
+# Learned codes: (num_codes, code_bits) and what they are worth, AUC above 0.5 on Amazon-book's
+# validation rows where every token has them (docs/results/quality.md).
+CODES = {(4, 8): 0.386, (2, 8): 0.378, (1, 8): 0.366, (2, 4): 0.351}
+CODED_DIM = 32  # floats of a coded vector: codes share them equally, and only codebooks grow
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A method with everything it needs.
+
+    Attributes:
+        method: Rows of their own for the frequent tokens, or learned codes.
+        signatures: How to make the codes; None for rows.
+        tables: The tables, at the dimension that suits the method.
+        budget: The budget, with the precision of its weights.
+    """
+
+    method: FrequencyCutoff | Lma
+    signatures: SignatureConfig | None
+    tables: tuple[Table, ...]
+    budget: Budget
+
+
+@dataclasses.dataclass(frozen=True)
+class Auto:
+    """Own floats in 4 bits where tokens have many rows to learn them from, else learned codes.
+
+    A token's own floats take no prior knowledge and need rows to be learned from; codes know from
+    the log what a token is like. Which is better turns on the rows per token.
+
+    Attributes:
+        dense_support: Rows per token, averaged over all tokens, from which on tokens get floats of
+            their own.
+        similarity: Of learned codes.
+        seed: Seed of the hash functions.
+    """
+
+    name: ClassVar[str] = "lma"
+    dense_support: float = 40.0
+    similarity: str = "positive_context"
+    seed: int = 0
+
+    def choose(self, tables: Sequence[Table], budget: Budget, stats: LogStats) -> Choice:
+        """The method, its signatures and dimension, and the precision of the weights.
+
+        Args:
+            tables: The tables.
+            budget: Serving bytes; its precision is chosen here.
+            stats: Of the log's training rows.
+
+        Raises:
+            BudgetError: The budget holds nothing.
+        """
+        of_tables = [stats.tables[table.name] for table in tables]
+        rows = sum(int(s.supports @ s.counts) for s in of_tables)
+        ranked = all(table.num_embeddings is not None for table in tables)
+        if ranked and rows >= self.dense_support * max(1, stats.num_tokens):
+            return self._rows(tables, budget, of_tables)
+        return self._codes(tables, budget, stats)
+
+    def _rows(
+        self, tables: Sequence[Table], budget: Budget, stats: Sequence[TableStats]
+    ) -> Choice:
+        budget = dataclasses.replace(budget, precision="int4")
+        for dim in ROW_DIMS:
+            places = budget.floats(8 * (5 + len(tables)), dim) // dim - len(tables)
+            if places >= 0 and coverage(stats, kept_tokens(stats, places)) >= COVERAGE:
+                break
+        narrow = tuple(dataclasses.replace(table, embedding_dim=dim) for table in tables)
+        return Choice(FrequencyCutoff(dim), None, narrow, budget)
+
+    def _codes(self, tables: Sequence[Table], budget: Budget, stats: LogStats) -> Choice:
+        budget = dataclasses.replace(budget, precision="int8")
+        wide = tuple(dataclasses.replace(table, embedding_dim=CODED_DIM) for table in tables)
+        found: list[tuple[float, Choice]] = []
+        error = BudgetError("lma: no codes were tried")
+        for (num_codes, code_bits), worth in CODES.items():
+            signatures = SignatureConfig(
+                similarity=self.similarity,
+                kind="learned",
+                num_codes=num_codes,
+                code_bits=code_bits,
+                seed=self.seed,
+            )
+            method = Lma(
+                block_size=CODED_DIM // num_codes,
+                signature_share=0.999,
+                private_share=0.05,
+                seed=self.seed,
+            )
+            hashed = [table.name for table in wide if table.num_embeddings is None]
+            try:
+                plan = make_learned_plan(budget, stats, wide, method, signatures, hashed=hashed)
+            except BudgetError as none:
+                error = none
+                continue
+            choice = Choice(method, signatures, wide, budget)
+            found.append((worth * plan_coverage(plan, stats), choice))
+        if not found:
+            raise error
+        return max(found, key=lambda pair: pair[0])[1]
+
+
+def coverage(stats: Sequence[TableStats], kept: Sequence[int]) -> float:
+    """Share of all occurrences that belong to the `kept` most frequent tokens of each table."""
+    total = covered = 0
+    for table, count in zip(stats, kept, strict=True):
+        taken = (table.counts.cumsum() - table.counts).clip(max=count)
+        # Of each support value: how many of its tokens are among the first `count`.
+        covered += int(table.supports @ (count - taken).clip(max=table.counts))
+        total += int(table.supports @ table.counts)
+    return covered / max(1, total)
+
+
+def plan_coverage(plan: Plan, stats: LogStats) -> float:
+    """Share of all occurrences that belong to tokens with codes or rows of their own."""
+    kept = [max(t.num_signed, t.num_private if not t.num_signed else 0) for t in plan.tables]
+    return coverage([stats.tables[t.table] for t in plan.tables], kept)
+
+
+__all__ = ["Auto", "Choice", "coverage"]
