@@ -112,7 +112,7 @@ def test_state_goes_round(name: str) -> None:
         assert torch.equal(other(ONE_HOT), model(ONE_HOT))
     with pytest.raises(lma.StateMismatchError, match="saved weights are int8, this memory is floats"):
         collection(name).load_state_dict(state)
-    with pytest.raises(lma.StateMismatchError, match="saved weights are floats, this memory int8"):
+    with pytest.raises(lma.StateMismatchError, match="saved weights are floats, this memory is int8"):
         model.load_state_dict(floats)
 
 
@@ -139,9 +139,9 @@ def test_training_is_refused(name: str) -> None:
     assert list(model.parameters()) == []
     assert not model(ONE_HOT).requires_grad
     model.train()
-    with pytest.raises(RuntimeError, match=r"training mode: an int8 memory has no gradients: call"):
+    with pytest.raises(RuntimeError, match=r"training mode: a quantised memory has no gradients: call"):
         model(ONE_HOT)
-    with pytest.raises(RuntimeError, match="reset_parameters: an int8 memory has no gradients"):
+    with pytest.raises(RuntimeError, match="reset_parameters: a quantised memory has no gradients"):
         model.memory.reset_parameters()
     with torch.no_grad():
         training = model(ONE_HOT)
@@ -154,7 +154,7 @@ def test_a_fused_optimizer_lets_go_and_is_refused() -> None:
     model(ONE_HOT).sum().backward()
     model.memory.quantise_()
     assert model(ONE_HOT).shape == (4, 16)
-    with pytest.raises(ValueError, match="an int8 memory has no gradients"):
+    with pytest.raises(ValueError, match="a quantised memory has no gradients"):
         lma.FusedOptimizer(model.memory, "adagrad")
 
 

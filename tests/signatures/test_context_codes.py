@@ -13,7 +13,7 @@ from set_oracle import as_batch, random_rows
 from lma.errors import LmaError
 from lma.hashing import table_salt, token_keys
 from lma.kernels.reference.context_vectors import context_sums
-from lma.signatures import ContextCodeBuilder, SignatureConfig
+from lma.signatures import ContextCodeBuilder, SignatureConfig, context
 from lma.signatures.context_space import sign_vectors
 
 NAMES = ("user", "movie", "genre")
@@ -76,9 +76,8 @@ def dense_sums(rows, labels, config, passes):
         similarity = config.similarity
         if similarity == "labelled_context" and number_of_pass + 1 < passes:
             similarity = "positive_context"
-        if number_of_pass == 0 or similarity != "labelled_context":
-            scale = positive if similarity == "positive_context" else support
-            popularity = (scale + shrinkage) ** -0.5
+        scale = support if similarity == "context" else positive
+        popularity = (scale + shrinkage) ** -0.5
         used = positive if similarity == "positive_context" else support
         sums = matrix_of(similarity) @ (vectors * popularity[:, None])
         if number_of_pass + 1 == passes:
@@ -96,13 +95,18 @@ def dense_sums(rows, labels, config, passes):
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-@pytest.mark.parametrize("passes", [1, 2, 3])
-def test_sums_are_those_of_explicit_matrices(similarity, passes):
+@pytest.mark.parametrize(("iterations", "passes"), [(0, 1), (0, 2), (0, 3), (1, 1), (2, 2)])
+def test_sums_are_those_of_explicit_matrices(similarity, iterations, passes, monkeypatch):
+    """Iterations on a sample that holds the whole log are as many more passes over it."""
+    monkeypatch.setattr(context, "ITERATIONS", iterations)
+    monkeypatch.setattr(context, "LEAST_GAIN", -1.0)
     rows, labels = log()
     rows = [[sorted(set(bag)) for bag in row] for row in rows]
     config = config_of(similarity, passes=passes)
     builder = build(rows, labels, config)
-    for table, (sums, used) in dense_sums(rows, labels, config, passes).items():
+    for table, (sums, used) in dense_sums(
+        rows, labels, config, iterations + passes
+    ).items():
         where = builder._state.where[table]
         # Tokens are in order of id; float32 sums of some hundred terms.
         np.testing.assert_allclose(builder._state.rows[where], used)

@@ -300,7 +300,8 @@ class ContextCodeBuilder:
                 self.tokens[name] = tokens.keep(len(slots))
             else:
                 self.tokens[name] = KeyedTokens(name, tokens.ids()[slots], tokens.supports[slots])
-        positive = self._similarity_of_pass == "positive_context"
+        # The sample that is iterated on first holds rows of label 1.
+        positive = self.config.similarity != "context"
         return ContextState.start(self.config, self.tokens, labels, self._count.base_rate, positive)
 
     def _converge(self, state: ContextState) -> None:
