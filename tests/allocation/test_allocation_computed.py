@@ -170,7 +170,7 @@ def test_dimensions_by_hand() -> None:
 
 def test_one_dimension_for_all_is_low_dimension() -> None:
     tables = [Table("a", 700, 16), Table("b", 50, 16)]
-    for budget in (3001, 6100, 9500, 50_000):
+    for budget in (3100, 6100, 9500, 50_000):
         found = MixedDimension(alpha=0).allocate(tables, Budget(budget))
         (dim,) = set(found.dims.tolist())
         low = LowDimension().allocate(tables, Budget(budget))
@@ -260,15 +260,17 @@ def test_network_is_torchs_on_every_occurrence(hidden_layers: int) -> None:
     for training in (True, True, False):
         memory.train(training)
         network.train(training)
+        # Ours keeps the running moments in float32.
+        close = {} if training else {"rtol": 1e-5, "atol": 1e-5}
         found = look_up(memory, ids, torch.tensor([0, 1])).flatten(0, 1)
         expected = network(codes)
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(found, expected, **close)
         cotangent = torch.randn_like(found)
         (gradient,) = torch.autograd.grad(found, memory.weight, cotangent)
         parameters = list(network.parameters())
         pieces = torch.autograd.grad(expected, parameters, cotangent)
         flat = torch.cat([piece.flatten() for piece in pieces])
-        torch.testing.assert_close(gradient[: len(flat)], flat.unsqueeze(1))
+        torch.testing.assert_close(gradient[: len(flat)], flat.unsqueeze(1), **close)
         assert not gradient[len(flat) :].any()  # table c, held whole
         for layer, norm in enumerate(m for m in network if isinstance(m, nn.BatchNorm1d)):
             torch.testing.assert_close(allocation.running_mean[layer], norm.running_mean.float())
@@ -344,7 +346,7 @@ def test_budgets_that_hold_everything_hold_full_tables(method: Method) -> None:
     memory = memory_of(method, 63 * 4 * 4 + 8 * 9)
     assert memory.weight.numel() == 63 * 4
     ids = torch.tensor([[5, 2]])
-    rows = memory.weight.view(63, 4)[[[5, 62]]]
+    rows = memory.weight.view(63, 4)[torch.tensor([[5, 62]])]
     assert torch.equal(look_up(memory, ids, torch.tensor([0, 1])), rows)
 
 

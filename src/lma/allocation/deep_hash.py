@@ -22,6 +22,7 @@ BUCKETS = 10**6  # m of the paper
 MAX_HASHES = 1024  # its k
 MOMENTUM = 0.1  # of the running moments, and the epsilon: torch's own
 EPSILON = 1e-5
+MISH_SQUARE = 0.4523  # E[mish(z)^2] of a standard normal z, which normalised units start as
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,29 +168,26 @@ class DeepHashAllocation(ComputedAllocation):
         # Which array holds a whole table's rows.
         self._whole = {t: len(network) + i for i, t in enumerate(whole)}
         self._derived("seeds", torch.from_numpy(stream_seeds(seed, hashes).view("int64")))
-        moments = (hidden_layers if width else 0, width)
-        self.register_buffer("running_mean", torch.zeros(moments))
-        self.register_buffer("running_var", torch.ones(moments))
+        units = (hidden_layers if width else 0, width)
+        self.register_buffer("running_mean", torch.zeros(units))
+        self.register_buffer("running_var", torch.ones(units))
 
     def compute(self, arrays: Sequence[Tensor], tokens: Sequence[Tokens]) -> Tensor:
         """Rows of whole tables; the network's outputs for the tokens of all others together."""
-        hashed = [t for t in tokens if t.number not in self._whole]
-        outputs: list[Tensor] = []
+        rows = {
+            number: arrays[self._whole[number]].index_select(0, ids)
+            for number, ids, _ in tokens
+            if number in self._whole
+        }
+        hashed = [t for t in tokens if t.number not in rows]
         if hashed:
             keys = torch.cat([token_keys_t(self.salts[t.number], t.ids) for t in hashed])
-            counts = torch.cat([t.counts for t in hashed])
             codes = hash_encoding(keys, self.seeds).to(arrays[0].dtype)
+            counts = torch.cat([t.counts for t in hashed])
             found = self._network(arrays[: self._layers], codes, counts)
-            outputs = list(torch.split(found, [len(t.ids) for t in hashed]))
-        outputs.reverse()
-        return torch.cat(
-            [
-                arrays[self._whole[t.number]].index_select(0, t.ids)
-                if t.number in self._whole
-                else outputs.pop()
-                for t in tokens
-            ]
-        )
+            parts = torch.split(found, [len(t.ids) for t in hashed])
+            rows |= {t.number: part for t, part in zip(hashed, parts, strict=True)}
+        return torch.cat([rows[t.number] for t in tokens])
 
     def _network(self, layers: Sequence[Tensor], x: Tensor, counts: Tensor) -> Tensor:
         """Section "Deep embedding network": linear, batch normalisation, Mish; then linear."""
@@ -236,10 +234,6 @@ def _hidden(layers: Sequence[Tensor]) -> list[tuple[Tensor, ...]]:
     return list(zip(layers[:-2:3], layers[1:-2:3], layers[2:-2:3], strict=True))
 
 
-# E[mish(z)^2] of a standard normal z: what a unit behind its normalisation starts with.
-MISH_SQUARE = 0.4523
-
-
 def hash_encoding(keys: Tensor, seeds: Tensor) -> Tensor:
     """Section "Dense hash encoding", uniform: H_i(key) / (m - 1) * 2 - 1, H_i in {0, ..., m - 1}.
 
@@ -256,6 +250,6 @@ def hash_encoding(keys: Tensor, seeds: Tensor) -> Tensor:
 
 def moments(x: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and biased variance of rows x [n, units], row i taken counts[i] times: [units] each."""
-    share = (counts / counts.sum()).to(x.dtype)
+    share = counts.to(x.dtype) / counts.sum()
     mean = share @ x
     return mean, share @ (x - mean).square()

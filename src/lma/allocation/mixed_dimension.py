@@ -19,7 +19,7 @@ from lma.signatures.table import SignatureTable
 
 @dataclasses.dataclass(frozen=True)
 class MixedDimension:
-    """vector = row(id) P_f, with rows of d_f = lambda p_f^alpha floats in field f.
+    """vector = row(id) P_f, with rows of d_f = lambda p_f^alpha floats in field f (algorithm 3).
 
     p_f is the field's popularity, the mean number of times that one of its tokens is looked up;
     lambda is the largest that the budget pays for. P_f projects rows to the dimension of the
@@ -42,7 +42,7 @@ class MixedDimension:
         signatures: SignatureTable | None = None,
         stats: LogStats | None = None,
     ) -> MixedDimensionAllocation:
-        """Solve lambda for the budget; popularity is that of `stats`, else all fields' are equal.
+        """Solve lambda for the budget.
 
         Without `stats` every field is taken to be looked up equally often: p_f = 1 / tokens.
         """
@@ -123,7 +123,7 @@ class MixedDimensionAllocation(ComputedAllocation):
         self.register_buffer("dims", torch.tensor(list(dims), dtype=torch.int64))
 
     def compute(self, arrays: Sequence[Tensor], tokens: Sequence[Tokens]) -> Tensor:
-        """Rows, projected where they are narrow (section 3, algorithm 1)."""
+        """Rows, projected where they are narrow (algorithm 1)."""
         out = []
         for number, ids, _ in tokens:
             rows = arrays[number].index_select(0, ids)

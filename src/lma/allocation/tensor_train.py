@@ -86,7 +86,7 @@ class Train(NamedTuple):
 
     @classmethod
     def of(cls, tokens: int, dim: int) -> Train:
-        """Factors as equal as can be (section 3.1)."""
+        """Factors as equal as can be."""
         n3 = _root(tokens, 3)
         n2 = _root(-(-tokens // n3), 2)
         n1 = -(-tokens // (n2 * n3))
@@ -177,7 +177,7 @@ class TensorTrainAllocation(ComputedAllocation):
         self.register_buffer("ranks", torch.tensor(list(ranks), dtype=torch.int64))
 
     def compute(self, arrays: Sequence[Tensor], tokens: Sequence[Tokens]) -> Tensor:
-        """Products of core slices (equation 2), or rows."""
+        """Products of core slices, or rows."""
         out = []
         for number, ids, _ in tokens:
             own = arrays[self._first[number] : self._first[number + 1]]
@@ -188,7 +188,7 @@ class TensorTrainAllocation(ComputedAllocation):
         return torch.cat(out)
 
     def reset_weight(self, weight: Tensor, std: float) -> None:
-        """Cores by the sampled Gaussian (section 3.2); whole tables N(0, std^2).
+        """Cores by the paper's sampled Gaussian; whole tables N(0, std^2).
 
         The entries of a core are drawn from a normal distribution without its middle,
         |x| >= 2, so that the products, whose density would peak at 0, come near a Gaussian. The
@@ -224,7 +224,7 @@ def _without_middle(shape: Sequence[int], device: torch.device) -> Tensor:
 
 
 def train_vectors(cores: Sequence[Tensor], ids: Tensor) -> Tensor:
-    """Rows of the matrix that three cores stand for (Yin et al. 2021, equation 2).
+    """Rows of the matrix that three cores stand for (Yin et al. 2021).
 
     W[(i1 n2 + i2) n3 + i3, (j1 d2 + j2) d3 + j3] =
         sum over a, b of G1[i1, 0, j1, a] G2[i2, a, j2, b] G3[i3, b, j3, 0].
