@@ -242,7 +242,7 @@ def weights(size: int) -> Budget:
         (
             make(DeepHash(hidden_layers=1)),
             make(DeepHash(hidden_layers=2)),
-            r"width was \d+, is \d+, hashes was \d+, is \d+, hidden_layers was 1, is 2",
+            r"hashes was \d+, is \d+, hidden_layers was 1, is 2",
         ),
         (make(LowDimension(2)), make(LowDimension(3)), "block_size was 2, is 3"),
         (make(Lma(seed=1)), make(Lma(seed=2)), "seed was 1, is 2"),

@@ -35,7 +35,7 @@ class DeepHash:
 
     Attributes:
         hidden_layers: Linear, batch normalisation, Mish; a last linear layer follows.
-        hashes_per_unit: k over the width, as long as k is below the paper's 1024.
+        hashes_per_unit: Least k over the width, as long as k is below the paper's 1024.
         max_multiply_adds: Of one vector.
         seed: Seed of the hash functions.
     """
@@ -66,12 +66,11 @@ class DeepHash:
             raise ValueError("deep hash needs a budget or a compression")
         dim = shared_dim(tables, "deep hash")
 
-        def shape(width: int) -> NetworkShape:
-            hashes = min(self.hashes_per_unit * width, MAX_HASHES)
-            return NetworkShape(hashes, width, self.hidden_layers, dim)
+        def hashes_for(width: int) -> int:
+            return min(self.hashes_per_unit * width, MAX_HASHES)
 
-        def fits(width: int) -> bool:
-            network = shape(width)
+        def fits(width: int, hashes: int) -> bool:
+            network = NetworkShape(hashes, width, self.hidden_layers, dim)
             room = budget.weight_bytes(8 * 9 + network.moment_bytes)
             whole = sum(_is_whole(table, width) * (table.num_embeddings or 0) for table in tables)
             return (
@@ -84,19 +83,26 @@ class DeepHash:
             rows = sum(size for size in sizes if size is not None)
             if FLOAT_BYTES * rows * dim <= budget.weight_bytes(8 * 9):
                 return DeepHashAllocation(tables, 0, 0, self.hidden_layers, self.seed)
-        if not fits(1):
+        if not fits(1, hashes_for(1)):
             raise BudgetError(
                 f"deep hash: {budget.bytes} bytes hold no network of one unit per layer with "
                 f"{self.hidden_layers} hidden layers"
             )
         # Bytes never fall as the width grows.
         width, too_wide = 1, 2
-        while fits(too_wide):
+        while fits(too_wide, hashes_for(too_wide)):
             width, too_wide = too_wide, 2 * too_wide
         while too_wide - width > 1:
             middle = (width + too_wide) // 2
-            width, too_wide = (middle, too_wide) if fits(middle) else (width, middle)
-        return DeepHashAllocation(tables, width, shape(width).hashes, self.hidden_layers, self.seed)
+            if fits(middle, hashes_for(middle)):
+                width = middle
+            else:
+                too_wide = middle
+        # What one more unit would not fit in pays for more hashes.
+        hashes = hashes_for(width)
+        while hashes < MAX_HASHES and fits(width, hashes + 1):
+            hashes += 1
+        return DeepHashAllocation(tables, width, hashes, self.hidden_layers, self.seed)
 
 
 def _is_whole(table: Table, width: int) -> bool:
