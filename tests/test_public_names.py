@@ -69,7 +69,7 @@ def test_design_names_are_public() -> None:
     assert promised <= set(lma.__all__)
     methods = {
         "Lma", "Hashed", "Robe", "HashingTrick", "QuotientRemainder", "LowDimension",
-        "FrequencyCutoff", "Full",
+        "FrequencyCutoff", "Full", "MixedDimension", "TensorTrain", "DeepHash",
     }  # fmt: skip
     assert methods <= set(lma.allocation.__all__)
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from lma import SharedMemory
 from lma.allocation import (
     Budget,
+    DeepHash,
     FrequencyCutoff,
     Full,
     Hashed,
@@ -20,9 +21,11 @@ from lma.allocation import (
     Lma,
     LowDimension,
     Method,
+    MixedDimension,
     QuotientRemainder,
     Robe,
     Table,
+    TensorTrain,
     parse_bytes,
 )
 from lma.allocation.tables import count_tokens
@@ -39,14 +42,17 @@ METHODS: list[Method] = [
     HashingTrick(),
     HashingTrick(per_table=False),
     QuotientRemainder(),
+    MixedDimension(),
+    TensorTrain(),
+    DeepHash(),
     FrequencyCutoff(),
     Lma(),
     Lma(block_size=4, power=3, hashed_share=0.1),
     Lma(block_size=8, private_share=0, signature_share=0.9),
 ]
 NAMES = [f"{m.name} {i}" for i, m in enumerate(METHODS)]
-# Low dimension moves in steps of a float per token and may miss a budget by 1 %, as it says.
-OVER = {"low dimension": 1.01}
+# These move in steps of a float per token and may miss a budget by 1 %, as they say.
+OVER = {"low dimension": 1.01, "mixed dimension": 1.01}
 
 
 def memory_of(method: Method, sizes: list[int], budget: int | str, **arguments) -> SharedMemory:
@@ -255,6 +261,9 @@ def test_budget_counts_one_of_two_things() -> None:
         (Robe(), 59, "robe: 59 bytes do not hold one block of 1 floats"),
         (HashingTrick(), 87, "the hashing trick: 87 bytes hold 0 rows of 8 floats, at least 1 are"),
         (HashingTrick(), 3, "at least 1 are needed"),
+        (MixedDimension(), 3900, "3900 bytes are less than one float for each of 1000 tokens"),
+        (TensorTrain(), 200, "tensor train: 200 bytes hold 38 floats, cores of rank 1 take 60"),
+        (DeepHash(), 99, "deep hash: 99 bytes hold no network of one unit per layer"),
         (FrequencyCutoff(), 79, "79 bytes hold 0 rows of 8 floats, 1 tables need one each"),
         (QuotientRemainder(), 1000, "need more even at two roots of their size each"),
         (Lma(), 500, "lma: 500 bytes hold no block of 1 floats beside 0 private bytes"),
@@ -293,7 +302,16 @@ def test_missing_inputs_of_methods_are_named() -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [Full(), LowDimension(), HashingTrick(), QuotientRemainder(), FrequencyCutoff()]
+    "method",
+    [
+        Full(),
+        LowDimension(),
+        HashingTrick(),
+        QuotientRemainder(),
+        MixedDimension(),
+        TensorTrain(),
+        FrequencyCutoff(),
+    ],
 )
 def test_methods_with_rows_need_num_embeddings(method: Method) -> None:
     stats = LogStats.of([TableStats.of_supports("a", [1])])
@@ -301,7 +319,10 @@ def test_methods_with_rows_need_num_embeddings(method: Method) -> None:
         SharedMemory([Table("a", None, 8)], method, budget=1000, stats=stats)
 
 
-@pytest.mark.parametrize("method", [HashingTrick(), QuotientRemainder(), FrequencyCutoff()])
+@pytest.mark.parametrize(
+    "method",
+    [HashingTrick(), QuotientRemainder(), MixedDimension(), DeepHash(), FrequencyCutoff()],
+)
 def test_methods_of_whole_rows_need_one_dimension(method: Method) -> None:
     tables = [Table("a", 5, 8), Table("b", 5, 4)]
     stats = LogStats.of([TableStats.of_supports(n, [1]) for n in "ab"])

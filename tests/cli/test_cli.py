@@ -278,7 +278,9 @@ def test_predict_leaves_out_bad_rows_and_takes_options(folder, tmp_path, capsys)
 
 
 def test_list_version_and_help(capsys):
-    assert "lma-labelled-context" in lma("compare", "--list", capsys=capsys).out
+    listed = lma("compare", "--list", capsys=capsys).out
+    for method in ("lma-labelled-context", "mixed-dimension", "tensor-train", "deep-hash"):
+        assert method in listed
     assert lma("--version", capsys=capsys).out.startswith("lma ")
     for verb in ("demo", "prepare", "train", "compare", "predict", "report", "inspect"):
         assert "Example" in lma(verb, "--help", capsys=capsys).out

@@ -9,15 +9,18 @@ from typing import Any
 from torch import Tensor
 
 from lma.allocation.base import Allocation
+from lma.allocation.deep_hash import DeepHashAllocation
 from lma.allocation.frequency_cutoff import FrequencyCutoffAllocation
 from lma.allocation.full import FullAllocation
 from lma.allocation.hashed import HashedAllocation
 from lma.allocation.hashing_trick import HashingTrickAllocation
 from lma.allocation.lma import LmaAllocation
+from lma.allocation.mixed_dimension import MixedDimensionAllocation
 from lma.allocation.planning import Plan
 from lma.allocation.quotient_remainder import QuotientRemainderAllocation
 from lma.allocation.robe import RobeAllocation
 from lma.allocation.tables import Table
+from lma.allocation.tensor_train import TensorTrainAllocation
 from lma.errors import FormatError
 from lma.signatures.table import TENSORS, Section, SignatureTable
 
@@ -28,6 +31,9 @@ CLASSES: dict[str, type[Allocation]] = {
     "robe": RobeAllocation,
     "frequency-cutoff": FrequencyCutoffAllocation,
     "quotient-remainder": QuotientRemainderAllocation,
+    "mixed-dimension": MixedDimensionAllocation,
+    "tensor-train": TensorTrainAllocation,
+    "deep-hash": DeepHashAllocation,
     "lma": LmaAllocation,
 }
 

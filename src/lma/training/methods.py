@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lma.allocation import (
+    DeepHash,
     FrequencyCutoff,
     Full,
     Hashed,
@@ -14,8 +15,10 @@ from lma.allocation import (
     Lma,
     LowDimension,
     Method,
+    MixedDimension,
     QuotientRemainder,
     Robe,
+    TensorTrain,
 )
 from lma.signatures import SignatureConfig
 from lma.training.config import ConfigError, check_key
@@ -66,6 +69,9 @@ METHODS: dict[str, MethodSpec] = {
     "hashed": MethodSpec("hashed", Hashed()),
     "robe": MethodSpec("robe", Robe()),
     "quotient-remainder": MethodSpec("quotient-remainder", QuotientRemainder()),
+    "mixed-dimension": MethodSpec("mixed dimension", MixedDimension()),
+    "tensor-train": MethodSpec("tensor train", TensorTrain()),
+    "deep-hash": MethodSpec("deep hash", DeepHash()),
     "low-dimension": MethodSpec("low dimension", LowDimension()),
     "frequency-cutoff": MethodSpec("frequency cut-off", FrequencyCutoff()),
     "lma-rows": MethodSpec(
