@@ -18,16 +18,19 @@ def test_training_is_the_same(log, monkeypatch, optimizer, name):
         model, _ = run(log, config)
         assert model.embeddings.memory.sparse == (limit == 0)
         weights.append(model.embeddings.memory.weight.detach())
-    # Gradients are added up in another order.
-    torch.testing.assert_close(*weights, atol=2e-6, rtol=1e-4)
+    # Gradients are added up in another order. Adagrad divides by their size, so a sum that nearly
+    # cancels shows its rounding: 1 % of a step of 0.05.
+    atol = 5e-4 if optimizer == "adagrad" else 2e-6
+    torch.testing.assert_close(*weights, atol=atol, rtol=1e-4)
 
 
 def test_only_where_untouched_floats_stay_as_they_are():
     sgd = TrainingConfig(optimizer="sgd", batch_size=10)
-    assert use_sparse_gradients(64 * 10 * 32 + 1, 32, sgd)
-    assert not use_sparse_gradients(64 * 10 * 32, 32, sgd)
+    assert use_sparse_gradients(64 * 10 * 32 + 1, 1, 32, sgd)
+    assert not use_sparse_gradients(64 * 10 * 32, 1, 32, sgd)
+    assert use_sparse_gradients(64 * 10 * 32, 2, 32, sgd)
     for other in (
         TrainingConfig(optimizer="adam", batch_size=10),
         TrainingConfig(optimizer="sgd", batch_size=10, weight_decay=0.1),
     ):
-        assert not use_sparse_gradients(10**9, 32, other)
+        assert not use_sparse_gradients(10**9, 1, 32, other)

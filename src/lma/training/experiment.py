@@ -128,8 +128,12 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM 
         stats=shelf.stats,
         init_std=config.model.init_std,
     )
-    embeddings.memory.sparse = use_sparse_gradients(
-        embeddings.memory.weight.numel(), sum(embeddings.embedding_dims), config.training
+    memory = embeddings.memory
+    memory.sparse = use_sparse_gradients(
+        memory.weight.numel(),
+        memory.weight.shape[1],
+        sum(embeddings.embedding_dims),
+        config.training,
     )
     return make_model(config.model, embeddings, len(dataset.schema.dense))
 

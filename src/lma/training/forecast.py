@@ -98,8 +98,11 @@ def _weight_bytes(run: RunConfig, tokens: int) -> int:
 
 
 def _sparse(run: RunConfig, log: LogSize, weight_bytes: int) -> bool:
-    floats = log.features * run.model.embedding_dim
-    return use_sparse_gradients(weight_bytes // FLOAT_BYTES, floats, run.training)
+    dim = run.model.embedding_dim
+    # Which blocks a method makes of a budget is its own matter: single floats are the worst case.
+    block_size = 1 if run.method.budget else dim
+    floats = weight_bytes // FLOAT_BYTES
+    return use_sparse_gradients(floats, block_size, log.features * dim, run.training)
 
 
 def _rows_per_second(model: ModelConfig, training: TrainingConfig, log: LogSize) -> float:
