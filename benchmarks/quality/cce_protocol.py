@@ -140,10 +140,12 @@ def repetition(summary: Summary, seeds: tuple[int, ...]) -> CompareConfig:
     )
 
 
-def measure(dataset: Dataset, rates: Sequence[float], seeds: tuple[int, ...]) -> None:
+def measure(
+    dataset: Dataset, counted: Sequence[str], rates: Sequence[float], seeds: tuple[int, ...]
+) -> None:
     """All runs that the result files lack: the grid rate by rate, then the repetitions."""
     shelf = SignatureShelf(dataset)
-    methods = [(c, m) for c, rivals in GRID.items() for m in rivals if m in METHODS]
+    methods = [(c, m) for c in counted for m in GRID[c] if m in METHODS]
     found: dict[tuple[str, str], list[RunResult]] = {key: [] for key in methods}
     for rate in rates:
         for counts, method in methods:
@@ -182,6 +184,7 @@ def main() -> None:
     parser.add_argument("source", type=Path, nargs="?", help="folder with ratings.parquet")
     parser.add_argument("folder", type=Path, nargs="?", help="for the prepared log")
     parser.add_argument("--seeds", default="0", help="0,1,2: the first one runs the grid")
+    parser.add_argument("--counts", default=",".join(GRID), help="weights, serving or both")
     parser.add_argument("--rates", default=",".join(map(str, RATES)), help="learning rates")
     parser.add_argument("--table", action="store_true", help="print the tables and stop")
     words = parser.parse_args()
@@ -192,7 +195,8 @@ def main() -> None:
         parser.error("name the folder with ratings.parquet and one for the prepared log")
     rates = [float(rate) for rate in words.rates.split(",")]
     seeds = tuple(int(seed) for seed in words.seeds.split(","))
-    measure(prepared(words.source, words.folder), rates, seeds)
+    counted = words.counts.split(",")
+    measure(prepared(words.source, words.folder), counted, rates, seeds)
 
 
 if __name__ == "__main__":
