@@ -24,7 +24,7 @@ def print_forecast(config: Any, log_size: Any) -> None:
     )
     out.print(
         f"training: {expected.cells} runs of at most {config.training.epochs} epochs, "
-        f"{log_size.rows:,} rows each; measured here just now: {speeds}; at most about "
+        f"{expected.rows:,} rows each; measured here just now: {speeds}; at most about "
         f"{duration(expected.train_s)} in all, evaluations not counted"
     )
     out.print(

@@ -56,6 +56,7 @@ class Forecast:
 
     Attributes:
         cells: Runs.
+        rows: Training rows of an epoch.
         rows_per_second: Measured now on this machine, by virtual dimension.
         train_s: Training steps of all cells for all their epochs.
         memory_bytes: Embedding weights of the largest cell, its copies and gradients.
@@ -63,6 +64,7 @@ class Forecast:
     """
 
     cells: int
+    rows: int
     rows_per_second: dict[int, float]
     train_s: float
     memory_bytes: int
@@ -85,6 +87,7 @@ def forecast(config: CompareConfig, log: LogSize) -> Forecast:
     ]
     return Forecast(
         len(runs),
+        rows,
         speed,
         sum(passes / speed[run.model.embedding_dim] for run in runs),
         max(held, default=0),
