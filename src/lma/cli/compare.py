@@ -107,15 +107,18 @@ def _dataset(chosen: Any, log: Path | None, folder: Path, config: Any, dry_run: 
     from lma.data import Dataset
     from lma.training.forecast import LogSize
 
-    data = Dataset.open(folder) if log is None else find_prepared(chosen.log.format, log, folder)
+    if log is None:
+        data = Dataset.open(folder)
+    else:
+        data = find_prepared(chosen.log.format, log, folder)
+        if data is None:
+            print_forecast(config, print_preparation(chosen.log, log))
+            if dry_run:
+                return None
+            return open_or_prepare(chosen.log.format, log, folder, split=chosen.log.split)
     if chosen is not None or dry_run:
-        known = print_preparation(chosen.log, log) if data is None else LogSize.of(data)
-        print_forecast(config, known)
-    if dry_run:
-        return None
-    if data is None:
-        return open_or_prepare(chosen.log.format, log, folder, split=chosen.log.split)
-    return data
+        print_forecast(config, LogSize.of(data))
+    return None if dry_run else data
 
 
 def run_comparison(data: Any, config: Any, results: Path, *, device: str = "cpu") -> Any:

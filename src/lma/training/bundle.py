@@ -167,7 +167,8 @@ def _rebuild(description: Mapping[str, Any], state: Mapping[str, torch.Tensor]) 
     if model_class is None:
         raise FormatError(f"unknown model class in {DESCRIPTION}")
     embeddings = EmbeddingBagCollection(configs, memory=memory)
-    return model_class(embeddings, model.pop("num_dense"), **model)
+    rebuilt: DLRM | GMF = model_class(embeddings, model.pop("num_dense"), **model)
+    return rebuilt
 
 
 def check_same_ids(bundle: Bundle, dataset: Any) -> None:

@@ -90,7 +90,7 @@ def train(
 
     saved_at = time.monotonic()
     # torch's Adagrad, given sparse gradients, wants to be told that they need no check.
-    unchecked = torch.sparse.check_sparse_tensor_invariants(enable=False)
+    unchecked = torch.sparse.check_sparse_tensor_invariants(enable=False)  # type: ignore[no-untyped-call]
     with DeferredInterrupt() as interrupt, unchecked:
         while state.epoch < config.epochs and not _finished(state, config):
             batches = dataset.batches(
