@@ -70,7 +70,10 @@ GRID: dict[str, dict[str, list[dict[str, Any]]]] = {
     "serving": {
         "lma-learned": [
             {"embedding_dim": dim, "num_codes": codes, "code_bits": bits}
-            for dim, codes, bits in ((32, 8, 8), (64, 8, 8), (32, 4, 6), (32, 16, 8), (64, 8, 6))
+            for dim, codes, bits in (
+                *((32, 8, 8), (64, 8, 8), (32, 4, 6), (32, 16, 8)),
+                *((64, 8, 6), (32, 2, 6), (32, 4, 4)),
+            )
         ],
         "lma-labelled-context": [{"embedding_dim": 64, "num_codes": 4, "power": 1}],
     },
