@@ -20,11 +20,22 @@ def test_sums_by_hand(monkeypatch):
     monkeypatch.setattr(forecast, "_rows_per_second", lambda model, *_: speed[model.embedding_dim])
     expected = forecast.forecast(CONFIG, LOG)
     assert expected.cells == 2 * (1 + 2)
-    assert expected.rows_per_second == speed
+    assert expected.rows_per_second == pytest.approx(speed)
     assert expected.train_s == pytest.approx(2 * 3 * 10_000 * (1 / 1000 + 2 / 250))
     # Full tables: weights and the best so far; their gradients are sparse.
     assert expected.memory_bytes == 2 * 5_000_000 * 16 * 4
     assert expected.disk_bytes == 2 * 5_000_000 * 16 * 4
+
+
+def test_memories_of_a_kind_are_timed_once(monkeypatch):
+    timed = []
+    monkeypatch.setattr(
+        forecast, "_rows_per_second", lambda model, size, sparse, *_: timed.append(size) or 1.0
+    )
+    # 320 MB and 80 MB are probed by 64 MB.
+    config = CompareConfig(("full", "hashed", "robe"), ("4x", "1MB"), training=CONFIG.training)
+    forecast.forecast(config, LOG)
+    assert sorted(timed) == [1_000_000, 64_000_000]
 
 
 def test_dense_gradients_and_optimizer_state_are_held_too(monkeypatch):

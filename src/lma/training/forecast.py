@@ -57,7 +57,7 @@ class Forecast:
     Attributes:
         cells: Runs.
         rows: Training rows of an epoch.
-        rows_per_second: Measured now on this machine, by virtual dimension.
+        rows_per_second: Measured now on this machine; mean of a virtual dimension's runs.
         train_s: Training steps of all cells for all their epochs.
         memory_bytes: Embedding weights of the largest cell, its copies and gradients.
         disk_bytes: The largest cell's checkpoint.
@@ -72,25 +72,27 @@ class Forecast:
 
 
 def forecast(config: CompareConfig, log: LogSize) -> Forecast:
-    """Time the model's steps over random ids, once per virtual dimension, and multiply."""
+    """Time the model's steps over random ids, once per kind of memory, and multiply."""
     runs = list(cells(config))
-    models = {run.model.embedding_dim: run.model for run in runs}
-    speed = {dim: _rows_per_second(models[dim], config.training, log) for dim in sorted(models)}
     rows = log.rows if config.max_rows is None else min(log.rows, config.max_rows)
-    passes = rows * config.training.epochs
     weights = [_weight_bytes(run, log.tokens) for run in runs]
-    copies = COPIES[config.training.optimizer]
-    # Dense gradients are one copy more.
-    held = [
-        size * (copies + (not _sparse(run, log, size)))
-        for run, size in zip(runs, weights, strict=True)
+    sparse = [_sparse(run, log, size) for run, size in zip(runs, weights, strict=True)]
+    probes = [
+        (run.model, min(size, PROBE_BYTES), touched)
+        for run, size, touched in zip(runs, weights, sparse, strict=True)
     ]
+    speed = {probe: _rows_per_second(*probe, config.training, log) for probe in set(probes)}
+    seconds: dict[int, list[float]] = {}
+    for model, size, touched in probes:
+        seconds.setdefault(model.embedding_dim, []).append(1 / speed[model, size, touched])
+    copies = COPIES[config.training.optimizer]
     return Forecast(
         len(runs),
         rows,
-        speed,
-        sum(passes / speed[run.model.embedding_dim] for run in runs),
-        max(held, default=0),
+        {dim: len(times) / sum(times) for dim, times in sorted(seconds.items())},
+        rows * config.training.epochs * sum(sum(times) for times in seconds.values()),
+        # Dense gradients are one copy more.
+        max((s * (copies + (not t)) for s, t in zip(weights, sparse, strict=True)), default=0),
         max(weights, default=0) * copies,
     )
 
@@ -108,14 +110,18 @@ def _sparse(run: RunConfig, log: LogSize, weight_bytes: int) -> bool:
     return use_sparse_gradients(floats, block_size, log.features * dim, run.training)
 
 
-def _rows_per_second(model: ModelConfig, training: TrainingConfig, log: LogSize) -> float:
-    """Speed of training steps over random ids, all tables element-hashed into a small memory."""
+def _rows_per_second(
+    model: ModelConfig, memory_bytes: int, sparse: bool, training: TrainingConfig, log: LogSize
+) -> float:
+    """Speed of training steps over random ids, all tables element-hashed into one memory."""
     generator = torch.Generator().manual_seed(0)
     tables = [
         EmbeddingBagConfig(PROBE_TOKENS, model.embedding_dim, f"feature {i}")
         for i in range(log.features)
     ]
-    embeddings = EmbeddingBagCollection(tables, method=Hashed(), budget=PROBE_BYTES)
+    embeddings = EmbeddingBagCollection(
+        tables, method=Hashed(), budget=Budget(memory_bytes, "weights"), sparse=sparse
+    )
     probe = make_model(model, embeddings, log.dense)
     optimizer = make_optimizer(probe, embeddings, training)
     batch = training.batch_size
