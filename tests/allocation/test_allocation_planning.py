@@ -216,3 +216,15 @@ def test_tokens_never_seen_do_not_count() -> None:
     assert stats.supports.tolist() == [3, 1]
     assert stats.counts.tolist() == [2, 1]
     assert stats.num_tokens == 3
+
+
+def test_of_a_sample_only_tokens_that_it_may_show_are_signed() -> None:
+    # 1000 rows, one in ten sampled: 2 sampled rows are 20 rows, a quarter of them 5.
+    config = SignatureConfig(similarity="rows", sample_rows=100)
+    assert config.support_to_sign(1000) == 5
+    assert config.support_to_sign(100) == config.support_to_sign(50) == 2
+    assert SignatureConfig(similarity="rows").support_to_sign(10**9) == 2
+    stats = stats_of([[900, 40, 20, 10, 6, 5, 5, 4, 4, 3, 2, 1], [500, 500]])
+    assert stats.num_rows == 1000
+    plan = lma.plan(Budget(10**6, "weights"), stats, method=Lma(private_share=0), signatures=config)
+    assert plan.num_signed == {"t0": 7, "t1": 2}

@@ -5,7 +5,7 @@ import torch
 
 import lma
 from lma.allocation import Full, Hashed, LowDimension
-from lma.models import DLRM, DLRM_PAPER
+from lma.models import DLRM
 
 
 def collection(dim=4, method=None, features=3, **arguments):
@@ -27,16 +27,6 @@ def test_the_interaction_is_every_pair_of_different_vectors_once(num_dense):
         dots = [vectors[i] @ vectors[j] for i in range(4) for j in range(i)]
         expected.append(model.top(torch.cat([x0[row], torch.stack(dots)]))[0])
     torch.testing.assert_close(model(dense, values), torch.stack(expected))
-
-
-def test_published_sizes():
-    model = DLRM(collection(dim=16), 13, **DLRM_PAPER)
-    linear = [m for m in model.bottom if isinstance(m, torch.nn.Linear)]
-    assert [(m.in_features, m.out_features) for m in linear] == [
-        (13, 512), (512, 256), (256, 64), (64, 16),
-    ]  # fmt: skip
-    linear = [m for m in model.top if isinstance(m, torch.nn.Linear)]
-    assert [m.out_features for m in linear] == [512, 256, 1]
 
 
 def test_every_parameter_gets_a_gradient():

@@ -8,8 +8,8 @@ import lma.data
 from lma.results import read_results
 from lma.training import CompareConfig, RunConfig, TrainingConfig, compare
 from lma.training.comparison import cells
-from lma.training.config import ConfigError, MethodConfig
-from lma.training.experiment import identity_of
+from lma.training.config import ConfigError, MethodConfig, ModelConfig
+from lma.training.experiment import config_of, identity_of
 
 CONFIG = CompareConfig(
     methods=("full", "hashed", "lma-rows"),
@@ -39,6 +39,23 @@ def test_settings_may_differ_by_budget():
     config = dataclasses.replace(config, settings={"lma-rows@16x": {}})
     with pytest.raises(ConfigError, match="lma-rows@16x"):
         list(cells(config))
+
+
+def test_a_method_may_have_another_virtual_dimension():
+    settings = {"hashed": {"embedding_dim": 64, "block_size": 2}, "hashed@4x": {"embedding_dim": 8}}
+    config = dataclasses.replace(CONFIG, budgets=("4x", "8x"), settings=settings, seeds=(0,))
+    found = {(c.method.name, c.method.budget): c for c in cells(config)}
+    dims = {key: c.model.embedding_dim for key, c in found.items()}
+    assert dims == {
+        ("full", ""): 16, ("hashed", "4x"): 8, ("hashed", "8x"): 64,
+        ("lma-rows", "4x"): 16, ("lma-rows", "8x"): 16,
+    }  # fmt: skip
+    assert found["hashed", "8x"].method.settings == {"block_size": 2}
+
+
+def test_lines_from_before_there_was_a_model_to_choose_stay_valid(log):
+    assert "name" not in config_of(log, RunConfig())["model"]
+    assert config_of(log, RunConfig(model=ModelConfig("gmf")))["model"]["name"] == "gmf"
 
 
 def test_an_unknown_method_fails_before_anything_runs(log, tmp_path):

@@ -31,6 +31,7 @@ def test_none_is_left_out():
         ({"model": 3}, "model: expected a table, found 3"),
         ({"model": {"top": [1, "x"]}}, r"model.top\[1\]: expected int, found 'x'"),
         ({"training": {"optimizer": "adm"}}, "training.optimizer must be one of"),
+        ({"model": {"name": "dcn"}}, "model.name must be one of .*, found 'dcn'"),
         ({"training": {"epochs": 0}}, "training.epochs must be at least 1"),
         ({"training": {"learning_rate": 0}}, "training.learning_rate must be > 0"),
     ],

@@ -99,7 +99,7 @@ def plan(
     1. Tables so small that private rows for all their tokens fit `method.private_share` of the
        budget, smallest first, get them: nothing is gained by compressing a handful of rows.
     2. Signatures go to the most frequent tokens of the other tables, one support threshold for
-       all, down to `signatures.min_support`, as long as they stay within
+       all, down to `signatures.support_to_sign`, as long as they stay within
        `method.signature_share` of the budget (no limit where weights alone are counted).
     3. The rest becomes shared blocks.
 
@@ -153,7 +153,7 @@ def make_plan(
     private_bytes = sum(private_row_bytes(t, stats, float_bytes) for t in tables if t.name in private)
     shared = [t for t in tables if t.name not in private]
     shared_stats = LogStats.of([stats.tables[t.name] for t in shared])
-    threshold = signatures.min_support
+    threshold = signatures.support_to_sign(stats.num_rows)
     if budget.counts == "serving" and shared:
         affordable = int((left - private_bytes) * method.signature_share) // code_bytes
         threshold = max(threshold, shared_stats.threshold(max(0, affordable)))

@@ -11,8 +11,19 @@ from lma.cli.console import checked_device, err, out, progress
 
 
 def compare(
-    dataset: Path = typer.Argument(help="A prepared dataset."),
-    results: Path = typer.Argument(help="JSON-lines file; runs it holds are not repeated."),
+    paths: list[Path] = typer.Argument(
+        None,
+        help="A prepared dataset and a JSON-lines file, whose runs are not repeated; with --data "
+        "the file alone, or nothing.",
+        metavar="[DATASET] [RESULTS]",
+    ),
+    preset: str = typer.Option(
+        None, help="A published experiment, paper-criteo or paper-avazu; flags override it."
+    ),
+    log: Path = typer.Option(
+        None, "--data", help="With --preset: your download, prepared once beside the results."
+    ),
+    dry_run: bool = typer.Option(False, "--dry-run", help="Say what it will take, and stop."),
     config: Path = typer.Option(None, "--config", "-c", help="TOML file; flags override it."),
     methods: str = typer.Option(None, help="Names with commas; `lma compare --list` shows them."),
     budgets: str = typer.Option(None, help="With commas: 16x,64x or 1MB,4MB."),
@@ -39,10 +50,15 @@ def compare(
     Example:
 
         lma compare data/movielens runs/movielens.jsonl --budgets 16x,64x --seeds 0,1,2
+
+        lma compare --preset paper-criteo --data train.txt --dry-run
     """
+    from lma.cli.preset import load_preset
     from lma.cli.settings import comma_list, load_config, numbers
-    from lma.data import Dataset
     from lma.training import CompareConfig
+
+    chosen = None if preset is None else load_preset(preset)
+    folder, results = _places(paths or [], chosen, log)
 
     flags = {
         "methods": comma_list(methods),
@@ -53,9 +69,12 @@ def compare(
         "training.epochs": epochs,
         "max_rows": max_rows,
     }
-    compare_config = load_config(CompareConfig, config, flags, setting)
+    base = None if chosen is None else chosen.comparison
+    compare_config = load_config(CompareConfig, config, flags, setting, base)
     checked_device(device)
-    data = Dataset.open(dataset)
+    data = _dataset(chosen, log, folder, compare_config, dry_run)
+    if data is None:
+        return
     found = run_comparison(data, compare_config, results, device=device)
     print_table(found, data.schema)
     if report is not None:
@@ -63,6 +82,43 @@ def compare(
 
         write_report(found, report, title=f"Comparison on {data.schema.name}")
         out.print(f"report: {report}")
+
+
+def _places(paths: list[Path], chosen: Any, log: Path | None) -> tuple[Path, Path]:
+    """The dataset's folder and the file of results."""
+    if log is None:
+        if len(paths) != 2:
+            raise typer.BadParameter("give a prepared dataset and a file for results")
+        return paths[0], paths[1]
+    if chosen is None:
+        raise typer.BadParameter(
+            "--data needs a --preset, which knows the log's format; `lma prepare` takes any"
+        )
+    if len(paths) > 1:
+        raise typer.BadParameter("with --data give the file for results, or nothing")
+    results = paths[0] if paths else Path("runs") / chosen.name / "results.jsonl"
+    return results.parent / "data", results
+
+
+def _dataset(chosen: Any, log: Path | None, folder: Path, config: Any, dry_run: bool) -> Any:
+    """The dataset, prepared if need be; None after a dry run. Says first what all will take."""
+    from lma.cli.forecast import print_forecast, print_preparation
+    from lma.cli.prepared import find_prepared, open_or_prepare
+    from lma.data import Dataset
+    from lma.training.forecast import LogSize
+
+    if log is None:
+        data = Dataset.open(folder)
+    else:
+        data = find_prepared(chosen.log.format, log, folder)
+        if data is None:
+            print_forecast(config, print_preparation(chosen.log, log))
+            if dry_run:
+                return None
+            return open_or_prepare(chosen.log.format, log, folder, split=chosen.log.split)
+    if chosen is not None or dry_run:
+        print_forecast(config, LogSize.of(data))
+    return None if dry_run else data
 
 
 def run_comparison(data: Any, config: Any, results: Path, *, device: str = "cpu") -> Any:

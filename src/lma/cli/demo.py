@@ -8,6 +8,7 @@ from typing import Any
 import typer
 
 from lma.cli.console import counter, out, progress
+from lma.cli.prepared import find_prepared, open_or_prepare
 
 ROWS = 200_000
 
@@ -56,45 +57,25 @@ def demo(
 def _dataset(data: Path | None, format: str, target: Path, rows: int, seed: int) -> Any:
     """The prepared dataset, made unless an equal one is there."""
     import lma.data
-    from lma.errors import FormatError
 
-    log, prepared = data, target / "data"
-    if log is None:
-        log = target / f"synthetic-{rows}-{seed}.tsv"
-    try:
-        dataset = lma.data.Dataset.open(prepared)
-        if _made_from(dataset.meta, log, format, rows):
-            return dataset
-    except (FormatError, OSError):
-        pass  # none there yet, or an interrupted one: it is made anew
+    folder = target / "data"
+    if data is not None:
+        return open_or_prepare(format, data, folder, seed=seed, max_rows=rows)
+    log = target / f"synthetic-{rows}-{seed}.tsv"
+    found = find_prepared(format, log, folder, rows)
+    if found is not None:
+        return found
+    target.mkdir(parents=True, exist_ok=True)
     with progress() as bars:
-        if data is None:
-            target.mkdir(parents=True, exist_ok=True)
-            lma.data.write_synthetic(
-                log, rows=rows, seed=seed, progress=counter(bars, "writing a synthetic log, rows")
-            )
-        tick = counter(bars, "preparing, bytes")
-        synthetic: dict[str, Any] = {
-            "name": "synthetic",
-            "description": "synthetic log of Criteo's shape, made by `lma demo`",
-        }
-        return lma.data.prepare(
-            format,
-            [log],
-            prepared,
-            seed=seed,
-            max_rows=rows,
-            progress=lambda _, done, total: tick(done, total),
-            **(synthetic if data is None else {}),
+        lma.data.write_synthetic(
+            log, rows=rows, seed=seed, progress=counter(bars, "writing a synthetic log, rows")
         )
-
-
-def _made_from(meta: Any, log: Path, format: str, rows: int) -> bool:
-    """Whether a dataset was prepared from this log, by its files' names and sizes."""
-    files = log.rglob("*") if log.is_dir() else [log]
-    sizes = {file.name: file.stat().st_size for file in files if file.is_file()}
-    return (
-        meta["format"] == format
-        and meta["max_rows"] == rows
-        and all(sizes.get(source["file"]) == source["bytes"] for source in meta["sources"])
+    return open_or_prepare(
+        format,
+        log,
+        folder,
+        seed=seed,
+        max_rows=rows,
+        name="synthetic",
+        description="synthetic log of Criteo's shape, made by `lma demo`",
     )

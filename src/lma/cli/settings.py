@@ -12,7 +12,11 @@ T = TypeVar("T")
 
 
 def load_config(
-    cls: type[T], path: Path | None, flags: Mapping[str, Any], assignments: Iterable[str]
+    cls: type[T],
+    path: Path | None,
+    flags: Mapping[str, Any],
+    assignments: Iterable[str],
+    base: Mapping[str, Any] | None = None,
 ) -> T:
     """A config of class `cls`.
 
@@ -22,8 +26,9 @@ def load_config(
         flags: Values by dotted key, None where the flag was not given.
         assignments: "training.learning_rate=0.01" and the like; values as in TOML, a bare word
             is a string.
+        base: Values that all others override; not changed.
     """
-    values = {} if path is None else read_toml(path)
+    values = _merged(base or {}, {} if path is None else read_toml(path))
     for key, value in flags.items():
         if value is not None:
             _put(values, key, value)
@@ -33,6 +38,17 @@ def load_config(
             raise ConfigError(f"--set {text}: expected key=value")
         _put(values, key.strip(), _parse(value.strip()))
     return from_dict(cls, values)
+
+
+def _merged(base: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the leaves of `other` put over its own; shares no table with either."""
+    merged = {k: _merged(v, {}) if isinstance(v, Mapping) else v for k, v in base.items()}
+    for key, value in other.items():
+        old = merged.get(key)
+        if isinstance(value, Mapping):
+            value = _merged(old if isinstance(old, Mapping) else {}, value)
+        merged[key] = value
+    return merged
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

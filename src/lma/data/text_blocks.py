@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -39,7 +40,7 @@ class TextBlock:
 
 def read_text_blocks(
     path: Path, block_bytes: int | None = None, quote: bytes = b""
-) -> Iterator[TextBlock]:
+) -> Generator[TextBlock, None, None]:
     """The file's lines in blocks of about `block_bytes` (`BLOCK_BYTES`).
 
     With `quote`, a block does not end within quotes, where line ends are part of a value.
@@ -96,6 +97,13 @@ def read_text_blocks(
             lines = data.count(b"\n")
             yield TextBlock(data, lines, line, raw.tell())
             line += lines
+
+
+def estimated_lines(path: Path) -> int:
+    """About how many lines a file has, from its first block; exact where that is all of it."""
+    with contextlib.closing(read_text_blocks(path)) as blocks:
+        block = next(blocks)
+    return round(block.lines * path.stat().st_size / block.bytes_done)
 
 
 def _last_end(data: bytes, quote: bytes) -> int:

@@ -1,5 +1,6 @@
 """Models that take any embedding module and know no compression method."""
 
-from lma.models.dlrm import DLRM, DLRM_PAPER
+from lma.models.dlrm import DLRM
+from lma.models.gmf import GMF
 
-__all__ = ["DLRM", "DLRM_PAPER"]
+__all__ = ["DLRM", "GMF"]

@@ -11,9 +11,6 @@ from torch import Tensor, nn
 
 from lma.buffers import FixedBuffers
 
-# Hidden sizes published with LMA-DLRM (Desai et al. 2021): 13-512-256-64-d and 512-256-1.
-DLRM_PAPER = {"bottom": (512, 256, 64), "top": (512, 256)}
-
 
 class EmbeddingModule(Protocol):
     """What the model asks of its embeddings; `lma.EmbeddingBagCollection` is one."""

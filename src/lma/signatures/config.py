@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 SIMILARITIES = ("rows", "context", "labelled_context", "positive_context", "vectors")
 KINDS = ("random", "learned")
@@ -98,6 +99,17 @@ class SignatureConfig:
             )
         if self.sample_rows is not None:
             raise ValueError("sample_rows must be None where kind is 'learned': all rows are read")
+
+    def support_to_sign(self, rows: int) -> int:
+        """Support in a log of `rows` rows from which a token is worth a signature.
+
+        `min_support`; of a sample, the support of which a quarter of `min_support` rows is
+        expected there. Rarer tokens would nearly all get codes of their own key, which share
+        places by chance alone, as a token without a signature does for nothing.
+        """
+        if self.sample_rows is None or self.sample_rows >= rows:
+            return self.min_support
+        return max(self.min_support, math.ceil(self.min_support * rows / self.sample_rows / 4))
 
     @property
     def shares_across_tables(self) -> bool:

@@ -89,6 +89,11 @@ class LogStats:
         """Tokens of the training vocabulary, all tables."""
         return sum(stats.num_tokens for stats in self.tables.values())
 
+    @property
+    def num_rows(self) -> int:
+        """Rows of the log: occurrences in a table with one token per row, the least there is."""
+        return min((int((s.supports * s.counts).sum()) for s in self.tables.values()), default=0)
+
     def threshold(self, tokens: int) -> int:
         """The smallest support s >= 1 such that at most `tokens` tokens have support >= s."""
         supports = np.unique(np.concatenate([s.supports for s in self.tables.values()]))

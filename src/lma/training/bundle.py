@@ -18,7 +18,7 @@ from lma.data import RowEncoder
 from lma.errors import FormatError
 from lma.files import replace_directory
 from lma.hashing import HASH_VERSION
-from lma.models import DLRM
+from lma.models import DLRM, GMF
 from lma.nn import EmbeddingBagCollection, EmbeddingBagConfig, SharedMemory
 from lma.training.metrics import score
 from lma.version import __version__
@@ -27,6 +27,7 @@ FORMAT = 1
 DESCRIPTION = "lma.json"
 WEIGHTS = "model.safetensors"
 ENCODER = "encoder"
+MODELS = {"DLRM": DLRM, "GMF": GMF}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,12 +35,12 @@ class Bundle:
     """A loaded folder.
 
     Attributes:
-        model: The DLRM, in eval mode.
+        model: The model, in eval mode.
         encoder: Raw values -> tensors, or None where none was saved.
         info: What the saver wrote beside it: config, metrics, versions.
     """
 
-    model: DLRM
+    model: DLRM | GMF
     encoder: RowEncoder | None
     info: Mapping[str, Any]
 
@@ -66,7 +67,7 @@ class Bundle:
 
 
 def save(
-    model: DLRM,
+    model: DLRM | GMF,
     directory: str | os.PathLike[str],
     *,
     encoder: RowEncoder | None = None,
@@ -78,7 +79,7 @@ def save(
     (dictionaries and dense transformation).
 
     Args:
-        model: A `DLRM` over an `EmbeddingBagCollection`.
+        model: A `DLRM` or `GMF` over an `EmbeddingBagCollection`.
         directory: A folder that does not exist, is empty, or holds a model of ours.
         encoder: `dataset.encoder`, so that raw values can be scored elsewhere.
         info: Any JSON worth keeping: config, metrics.
@@ -89,9 +90,10 @@ def save(
     """
     from safetensors.torch import save_file
 
-    if not isinstance(model, DLRM) or not isinstance(model.embeddings, EmbeddingBagCollection):
+    known = isinstance(model, tuple(MODELS.values()))
+    if not known or not isinstance(model.embeddings, EmbeddingBagCollection):
         raise TypeError(
-            "lma.save writes a DLRM over an EmbeddingBagCollection, found "
+            "lma.save writes a DLRM or GMF over an EmbeddingBagCollection, found "
             f"{type(model).__name__}; for your own model save model.state_dict()"
         )
     path = Path(directory)
@@ -103,7 +105,7 @@ def save(
         "format": FORMAT,
         "hash_version": HASH_VERSION,
         "lma": __version__,
-        "model": {"class": "DLRM", **model.config},
+        "model": {"class": type(model).__name__, **model.config},
         "tables": [dataclasses.asdict(config) for config in model.embeddings.configs],
         "allocation": to_recipe(model.embeddings.allocation),
         "out_of_range": model.embeddings.memory.out_of_range,
@@ -150,7 +152,7 @@ def load(directory: str | os.PathLike[str], *, device: torch.device | str = "cpu
     return Bundle(model.to(device).eval(), encoder, description["info"])
 
 
-def _rebuild(description: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> DLRM:
+def _rebuild(description: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> DLRM | GMF:
     prefix = "embeddings.memory.allocation."
     tensors = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     memory = SharedMemory(
@@ -161,10 +163,12 @@ def _rebuild(description: Mapping[str, Any], state: Mapping[str, torch.Tensor]) 
     )
     configs = [EmbeddingBagConfig(**table) for table in description["tables"]]
     model = dict(description["model"])
-    if model.pop("class") != "DLRM":
+    model_class = MODELS.get(model.pop("class"))
+    if model_class is None:
         raise FormatError(f"unknown model class in {DESCRIPTION}")
     embeddings = EmbeddingBagCollection(configs, memory=memory)
-    return DLRM(embeddings, model.pop("num_dense"), **model)
+    rebuilt: DLRM | GMF = model_class(embeddings, model.pop("num_dense"), **model)
+    return rebuilt
 
 
 def check_same_ids(bundle: Bundle, dataset: Any) -> None:

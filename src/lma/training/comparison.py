@@ -30,17 +30,15 @@ def cells(config: CompareConfig) -> Iterator[RunConfig]:
                 for name in config.methods:
                     if method_spec(name).takes_budget != bool(budget):
                         continue
+                    settings = {
+                        **config.settings.get(name, {}),
+                        **config.settings.get(f"{name}@{budget}", {}),
+                    }
+                    dim = settings.pop("embedding_dim", config.model.embedding_dim)
+                    counts = config.counts if budget else "serving"
                     yield RunConfig(
-                        MethodConfig(
-                            name,
-                            budget,
-                            config.counts if budget else "serving",
-                            {
-                                **config.settings.get(name, {}),
-                                **config.settings.get(f"{name}@{budget}", {}),
-                            },
-                        ),
-                        config.model,
+                        MethodConfig(name, budget, counts, settings),
+                        dataclasses.replace(config.model, embedding_dim=dim),
                         training,
                         seed,
                         config.max_rows,

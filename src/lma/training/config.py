@@ -18,6 +18,7 @@ else:
 
 T = TypeVar("T")
 
+MODELS = ("dlrm", "gmf")
 OPTIMIZERS = ("adam", "adamw", "adagrad", "sgd")
 
 
@@ -27,19 +28,25 @@ class ConfigError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """The DLRM around the embeddings.
+    """The model around the embeddings.
 
     Attributes:
+        name: "dlrm", or "gmf" for logs of two features and no dense one.
         embedding_dim: Floats per vector.
-        bottom: Hidden sizes of the bottom MLP.
-        top: Hidden sizes of the top MLP.
+        bottom: Hidden sizes of the DLRM's bottom MLP.
+        top: Hidden sizes of the DLRM's top MLP.
         init_std: Standard deviation of initial vectors; None: 0.01.
     """
 
+    name: str = "dlrm"
     embedding_dim: int = 16
     bottom: tuple[int, ...] = (64,)
     top: tuple[int, ...] = (64, 32)
     init_std: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in MODELS:
+            raise ConfigError(f"model.name must be one of {MODELS}, found {self.name!r}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +134,8 @@ class CompareConfig:
         learning_rates: Tried for every method, chosen on validation; () takes training's own.
         seeds: Repetitions.
         settings: Per method, or per method and budget ("lma-rows@64x"), what differs from its
-            defaults; the budget's own replace the method's.
+            defaults; the budget's own replace the method's. Beside the method's own settings
+            there is `embedding_dim`: another virtual dimension than the model's.
         model, training, max_rows: Common to all runs.
     """
 

@@ -20,14 +20,15 @@ from lma.allocation.learned_plan import affordable_code_bits
 from lma.allocation.lma import Lma, settle
 from lma.allocation.planning import make_plan
 from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM
-from lma.models import DLRM
+from lma.models import DLRM, GMF
 from lma.nn import EmbeddingBagCollection
 from lma.results import RunResult, cell_id
 from lma.signatures import LogStats, SignatureConfig, SignatureTable, fit_signatures
-from lma.training.config import RunConfig, to_dict
+from lma.training.config import ModelConfig, RunConfig, to_dict
 from lma.training.loop import Outcome, Progress, train
 from lma.training.methods import method_spec
 from lma.training.metrics import evaluate
+from lma.training.optimizers import use_sparse_gradients
 from lma.version import __version__
 
 
@@ -56,8 +57,9 @@ class SignatureShelf:
         if self._given is not None:
             _check_given(self._given, config)
             return self._given
+        least = config.support_to_sign(self.stats.num_rows)
         signed = num_signed or {
-            name: stats.tokens_with(config.min_support) for name, stats in self.stats.tables.items()
+            name: stats.tokens_with(least) for name, stats in self.stats.tables.items()
         }
         key = config, tuple(signed.items())
         if key not in self._fitted:
@@ -83,8 +85,8 @@ def reference_bytes(stats: LogStats) -> int:
     return stats.num_tokens * REFERENCE_DIM * FLOAT_BYTES
 
 
-def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM:
-    """The DLRM of a config, its embeddings laid out in the budget."""
+def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM | GMF:
+    """The model of a config, its embeddings laid out in the budget."""
     spec = method_spec(config.method.name)
     method, signature_config = spec.configure(config.method.settings)
     if hasattr(method, "seed"):
@@ -126,12 +128,21 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM:
         stats=shelf.stats,
         init_std=config.model.init_std,
     )
-    return DLRM(
-        embeddings,
-        len(dataset.schema.dense),
-        bottom=config.model.bottom,
-        top=config.model.top,
+    memory = embeddings.memory
+    memory.sparse = use_sparse_gradients(
+        memory.weight.numel(),
+        memory.weight.shape[1],
+        sum(embeddings.embedding_dims),
+        config.training,
     )
+    return make_model(config.model, embeddings, len(dataset.schema.dense))
+
+
+def make_model(config: ModelConfig, embeddings: Any, num_dense: int) -> DLRM | GMF:
+    """The model that a config names, around any embeddings."""
+    if config.name == "gmf":
+        return GMF(embeddings, num_dense)
+    return DLRM(embeddings, num_dense, bottom=config.bottom, top=config.top)
 
 
 def run(
@@ -142,7 +153,7 @@ def run(
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
     progress: Progress | None = None,
-) -> tuple[DLRM, RunResult]:
+) -> tuple[DLRM | GMF, RunResult]:
     """Build, train, and read the test split once."""
     shelf = shelf or SignatureShelf(dataset)
     model = build_model(dataset, config, shelf).to(device)
@@ -172,6 +183,9 @@ def config_of(dataset: Any, config: RunConfig) -> dict[str, Any]:
     """What a result line keeps of the config; the seed stands beside it."""
     values = to_dict(config)
     values.pop("seed")
+    # Left out where it says nothing new, so that lines from before there was a choice stay valid.
+    if values["model"]["name"] == "dlrm":
+        values["model"].pop("name")
     values["data"] = {
         "name": dataset.schema.name,
         "description": dataset.schema.description,
@@ -194,7 +208,7 @@ def _result(
     dataset: Any,
     config: RunConfig,
     shelf: SignatureShelf,
-    model: DLRM,
+    model: DLRM | GMF,
     outcome: Outcome,
     test: Mapping[str, float],
 ) -> RunResult:

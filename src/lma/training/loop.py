@@ -89,7 +89,9 @@ def train(
     state = state or TrainingState()
 
     saved_at = time.monotonic()
-    with DeferredInterrupt() as interrupt:
+    # torch's Adagrad, given sparse gradients, wants to be told that they need no check.
+    unchecked = torch.sparse.check_sparse_tensor_invariants(enable=False)  # type: ignore[no-untyped-call]
+    with DeferredInterrupt() as interrupt, unchecked:
         while state.epoch < config.epochs and not _finished(state, config):
             batches = dataset.batches(
                 "train",
