@@ -1,6 +1,8 @@
 """From tokens to places in memory: one file per method, each a frozen config."""
 
 from lma.allocation.base import Allocation, Method, shared_fraction
+from lma.allocation.cafe import Cafe
+from lma.allocation.cce import Cce
 from lma.allocation.frequency_cutoff import FrequencyCutoff
 from lma.allocation.full import Full
 from lma.allocation.hashed import Hashed
@@ -15,6 +17,8 @@ from lma.allocation.tables import Budget, Table, parse_bytes
 __all__ = [
     "Allocation",
     "Budget",
+    "Cafe",
+    "Cce",
     "FrequencyCutoff",
     "Full",
     "Hashed",

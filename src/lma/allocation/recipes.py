@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from lma.allocation.base import Allocation
+from lma.allocation.cafe import CafeAllocation
+from lma.allocation.cce import CceAllocation
 from lma.allocation.frequency_cutoff import FrequencyCutoffAllocation
 from lma.allocation.full import FullAllocation
 from lma.allocation.hashed import HashedAllocation
@@ -28,6 +30,8 @@ CLASSES: dict[str, type[Allocation]] = {
     "robe": RobeAllocation,
     "frequency-cutoff": FrequencyCutoffAllocation,
     "quotient-remainder": QuotientRemainderAllocation,
+    "cce": CceAllocation,
+    "cafe": CafeAllocation,
     "lma": LmaAllocation,
 }
 

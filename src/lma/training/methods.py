@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lma.allocation import (
+    Cafe,
+    Cce,
     FrequencyCutoff,
     Full,
     Hashed,
@@ -68,6 +70,8 @@ METHODS: dict[str, MethodSpec] = {
     "quotient-remainder": MethodSpec("quotient-remainder", QuotientRemainder()),
     "low-dimension": MethodSpec("low dimension", LowDimension()),
     "frequency-cutoff": MethodSpec("frequency cut-off", FrequencyCutoff()),
+    "cce": MethodSpec("cce", Cce()),
+    "cafe": MethodSpec("cafe", Cafe()),
     "lma-rows": MethodSpec(
         "lma rows",
         _PUBLISHED,
