@@ -143,6 +143,14 @@ def test_the_budget_is_shared_out() -> None:
     assert free.own == int((60_000 - 20 * 32) / 4) // 32
 
 
+def test_every_table_has_a_row_where_memory_is_scarce() -> None:
+    # Four rows: the table of two tokens is not kept whole at the cost of the others.
+    tables = [Table("a", 2, 8), *(Table(name, 50, 8) for name in "bcd")]
+    allocation = Cafe().allocate(tables, Budget(4 * 32 + 8 * 17))
+    assert allocation.arguments["rows"] == [1, 1, 1, 1]
+    assert allocation.own == 0
+
+
 def test_everything_whole_where_there_is_room() -> None:
     allocation = Cafe().allocate([Table("a", 100, 8), Table("b", 7, 8)], Budget(20_000))
     assert allocation.arguments["rows"] == [100, 7]

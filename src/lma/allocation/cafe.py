@@ -79,28 +79,33 @@ class Cafe:
                 f"cafe: {budget.bytes} bytes hold {max(0, left) // row} rows of {dim} floats, "
                 f"{len(tables)} tables need one each"
             )
-        # Small tables first, while they leave one half to the others.
-        rows, largest, half = (
-            [0] * len(sizes),
-            WHOLE_TOKENS * left / (row * max(1, tokens)),
-            left / 2,
-        )
-        shared = []
-        for number in sorted(range(len(sizes)), key=lambda number: sizes[number]):
-            if sizes[number] <= largest and left - sizes[number] * row >= half:
-                rows[number] = sizes[number]
-                left -= sizes[number] * row
-            else:
-                shared.append(number)
-        own_row = row + (OWNER_BYTES if budget.counts == "serving" else 0)
-        most = min(int(left * self.hot_share), left - row * len(shared))
-        own = min(most // own_row, sum(sizes[number] for number in shared))
-        hashed = share_rows([sizes[number] for number in shared], (left - own * own_row) // row)
+        rows = _whole_tables(sizes, left // row)
+        left -= row * sum(rows)
+        shared = [number for number, count in enumerate(rows) if not count]
+        tokens = sum(sizes[number] for number in shared)
+        own = 0
+        if left < row * tokens:
+            own_row = row + (OWNER_BYTES if budget.counts == "serving" else 0)
+            own = min(int(left * self.hot_share), left - row * len(shared)) // own_row
+            left -= own * own_row
+        hashed = share_rows([sizes[number] for number in shared], left // row)
         for number, count in zip(shared, hashed, strict=True):
             rows[number] = count
         settings = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del settings["hot_share"]
         return CafeAllocation(tables, own, rows, **settings)
+
+
+def _whole_tables(sizes: Sequence[int], total: int) -> list[int]:
+    """Rows of the small tables, smallest first, in at most half of what is left when every table
+    has one row; 0 for the others.
+    """
+    rows = [0] * len(sizes)
+    largest, room = WHOLE_TOKENS * total / max(1, sum(sizes)), (total - len(sizes)) // 2
+    for number in sorted(range(len(sizes)), key=lambda number: sizes[number]):
+        if sizes[number] <= largest and sum(rows) + sizes[number] <= room:
+            rows[number] = sizes[number]
+    return rows
 
 
 class CafeAllocation(Allocation):
