@@ -113,6 +113,15 @@ def test_clustering_leaves_vectors_near_what_they_were() -> None:
     assert old.var() > 1000
 
 
+def test_the_optimizer_forgets_the_rows_that_were_replaced() -> None:
+    allocation = tiny()
+    moments = [torch.ones(allocation.num_blocks, 2) for _ in range(2)]
+    allocation.adaptation().after_epoch(1, [grouped(allocation), *moments])
+    for moment in moments:
+        assert not moment[:20].any()
+        assert (moment[20:] == 1).all()
+
+
 def test_helper_rows_are_mean_residuals_under_new_hash_functions() -> None:
     rows, columns = 5, 2
     allocation = tiny()

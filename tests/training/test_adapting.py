@@ -81,10 +81,10 @@ def test_a_run_killed_while_it_clusters_goes_on_bit_for_bit(log, tmp_path, monke
     cluster = Clustering.cluster
     killed = []
 
-    def kill_halfway(self, weight):
-        cluster(self, weight)
+    def kill_halfway(self, *blocks):
+        cluster(self, *blocks)
         if len(killed) < 2:
-            killed.append(weight)
+            killed.append(blocks)
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Clustering, "cluster", kill_halfway)

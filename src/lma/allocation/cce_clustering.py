@@ -26,7 +26,8 @@ class Clustering:
     points to its nearest centroid; the cluster rows become the centroids. The helpers get new
     hash functions, and each helper row the mean of what its tokens' vectors are off their
     centroids, so that vectors stay near what they were. (The paper also allows zeros; means of
-    the residuals are what the authors' code takes.) Optimizer state stays as it is, as there.
+    the residuals are what the authors' code takes.) What the optimizer remembers of the rows is
+    of other vectors; it begins anew.
     """
 
     def __init__(self, allocation: CceAllocation) -> None:
@@ -44,13 +45,13 @@ class Clustering:
     def after_epoch(self, epoch: int, blocks: Sequence[Tensor]) -> None:
         """Cluster after the first `cluster_epochs` epochs."""
         if epoch <= self.allocation.cluster_epochs:
-            self.cluster(blocks[0])
+            self.cluster(*blocks)
 
     def tensors(self) -> Mapping[str, Tensor]:
         """None: pointers and seeds say everything."""
         return {}
 
-    def cluster(self, weight: Tensor) -> None:
+    def cluster(self, weight: Tensor, *moments: Tensor) -> None:
         """All tables, in place; the same weights and seeds give the same bits."""
         from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -58,11 +59,15 @@ class Clustering:
         seeds = mix64_t(self.allocation.seeds)
         with torch.no_grad(), threadpool_limits(1):
             for number in self.allocation.clustered:
-                self._cluster_table(weight, number, seeds)
+                fresh = self._cluster_table(weight, number, seeds)
+                first = int(self.allocation.bases[number])
+                weight[first : first + len(fresh)] = fresh.to(weight)
+                for moment in moments:
+                    moment[first : first + len(fresh)] = 0
         self.allocation.seeds.copy_(seeds)
 
-    def _cluster_table(self, weight: Tensor, number: int, seeds: Tensor) -> None:
-        """One table; everything is read before anything of it is overwritten."""
+    def _cluster_table(self, weight: Tensor, number: int, seeds: Tensor) -> Tensor:
+        """Write one table's pointers; returns its new rows, float32 [2 * columns * rows, chunk]."""
         allocation = self.allocation
         rows, columns = allocation.rows, allocation.columns
         size = allocation.tables[number].num_embeddings or 0
@@ -98,6 +103,5 @@ class Clustering:
                 counts[column] += np.bincount(helpers[:, column], minlength=rows)
             allocation.point(number, ids, pointers)
         means = sums / np.maximum(counts, 1)[..., None]
-        first = int(allocation.bases[number])
-        fresh = torch.from_numpy(np.concatenate([centroids, means.astype(np.float32)]))
-        weight[first : first + 2 * columns * rows] = fresh.flatten(0, 1).to(weight)
+        fresh = np.concatenate([centroids, means.astype(np.float32)])
+        return torch.from_numpy(fresh).flatten(0, 1)
