@@ -226,7 +226,9 @@ def test_predict_leaves_out_bad_rows_and_takes_options(folder, tmp_path, capsys)
 
 
 def test_list_version_and_help(capsys):
-    assert "lma-labelled-context" in lma("compare", "--list", capsys=capsys).out
+    listed = lma("compare", "--list", capsys=capsys).out
+    for name in ("lma-labelled-context", "cce", "cafe"):
+        assert name in listed.split()
     assert lma("--version", capsys=capsys).out.startswith("lma ")
     for verb in ("demo", "prepare", "train", "compare", "predict", "report", "inspect"):
         assert "Example" in lma(verb, "--help", capsys=capsys).out

@@ -97,8 +97,9 @@ class Cafe:
 
 
 def _whole_tables(sizes: Sequence[int], total: int) -> list[int]:
-    """Rows of the small tables, smallest first, in at most half of what is left when every table
-    has one row; 0 for the others.
+    """Rows of the tables that stay whole, 0 for the others.
+
+    Small tables, smallest first, in at most half of what one row for every table leaves.
     """
     rows = [0] * len(sizes)
     largest, room = WHOLE_TOKENS * total / max(1, sum(sizes)), (total - len(sizes)) // 2
