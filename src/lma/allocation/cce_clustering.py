@@ -15,7 +15,9 @@ from lma.signatures.quantise import kmeans, nearest
 if TYPE_CHECKING:
     from lma.allocation.cce import CceAllocation
 
-SAMPLES_PER_ROW = 200  # vectors that k-means sees for each centroid: the authors' figure
+# Vectors that k-means sees: the authors' figure for each centroid, and a bound of our own, since
+# the work grows with the product of vectors and centroids.
+SAMPLES_PER_ROW, MOST_SAMPLES = 200, 1 << 17
 DISTANCES_AT_ONCE = 1 << 22  # tokens times centroids
 
 
@@ -80,9 +82,8 @@ class Clustering:
             return found.view(len(ids), columns, -1).transpose(0, 1)
 
         rng = np.random.default_rng([number, *(int(seed) & 0xFFFFFFFF for seed in seeds)])
-        sample = np.arange(size)
-        if size > SAMPLES_PER_ROW * rows:
-            sample = np.sort(rng.choice(size, SAMPLES_PER_ROW * rows, replace=False))
+        count = min(size, SAMPLES_PER_ROW * rows, MOST_SAMPLES)
+        sample = np.sort(rng.choice(size, count, replace=False))
         centroids = np.zeros((columns, rows, allocation.block_size), np.float32)
         for column, part in enumerate(read(torch.from_numpy(sample).to(weight.device))):
             vectors = np.ascontiguousarray(part.cpu())
