@@ -41,7 +41,7 @@ class Cafe:
     """
 
     name: ClassVar[str] = "cafe"
-    hot_share: float = 0.5
+    hot_share: float = 0.2
     threshold: float = 100.0
     decay: float = 0.98
     buckets_per_row: int = 1

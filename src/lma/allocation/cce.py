@@ -44,7 +44,7 @@ class Cce:
 
     name: ClassVar[str] = "cce"
     columns: int = 4
-    cluster_epochs: int = 3
+    cluster_epochs: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
