@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lma.allocation import (
     Budget,
+    Cafe,
     FrequencyCutoff,
     Full,
     Hashed,
@@ -258,6 +259,13 @@ def lma_blocks() -> LmaAllocation:
     return LmaAllocation(tables, plan, signatures_of(codes, code_bits=8), 0)
 
 
+def cafe_case() -> Allocation:
+    """Tokens of both tables own rows."""
+    allocation = Cafe().allocate(SAME, Budget(1200))
+    allocation.settle(torch.tensor([2, 59, 60, 100]), [])
+    return allocation
+
+
 SAME = [Table("a", 60, 8), Table("b", 60, 8)]
 DIFFERENT = [Table("a", 60, 12), Table("b", 60, 8)]
 CASES: dict[str, Callable[[], Allocation]] = {
@@ -270,6 +278,7 @@ CASES: dict[str, Callable[[], Allocation]] = {
     "robe smaller than a run": lambda: Robe(4).allocate(DIFFERENT, Budget(56 + 12)),
     "hashing trick": lambda: HashingTrick().allocate(SAME, Budget(1000)),
     "hashing trick in common": lambda: HashingTrick(per_table=False).allocate(SAME, Budget(1000)),
+    "cafe": cafe_case,
     "cut-off": lambda: FrequencyCutoffAllocation(SAME, [10, 0]),
     "lma": lma_case,
     "lma blocks": lma_blocks,

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from lma import SharedMemory
 from lma.allocation import (
     Budget,
+    Cafe,
+    Cce,
     DeepHash,
     FrequencyCutoff,
     Full,
@@ -46,6 +48,8 @@ METHODS: list[Method] = [
     TensorTrain(),
     DeepHash(),
     FrequencyCutoff(),
+    Cce(),
+    Cafe(),
     Lma(),
     Lma(block_size=4, power=3, hashed_share=0.1),
     Lma(block_size=8, private_share=0, signature_share=0.9),

@@ -15,6 +15,8 @@ from lma import SharedMemory
 from lma.allocation import (
     Allocation,
     Budget,
+    Cafe,
+    Cce,
     DeepHash,
     FrequencyCutoff,
     Full,
@@ -80,6 +82,9 @@ ALL = [
     TensorTrain(),
     DeepHash(),
     FrequencyCutoff(),
+    Cce(),
+    Cce(columns=1),
+    Cafe(),
     Lma(),
     Lma(block_size=4, hashed_share=0.2),
     Lma(private_share=0),
@@ -132,7 +137,7 @@ def test_copies_stand_alone(method: object, copied: Callable) -> None:
 @pytest.mark.parametrize("method", ALL, ids=NAMES)
 def test_places_do_not_follow_the_dtype(method: object) -> None:
     memory = make(method)
-    before = all_vectors(memory)
+    before = all_vectors(memory).detach()
     integers = {
         name: tensor.clone()
         for name, tensor in memory.state_dict().items()
@@ -146,6 +151,10 @@ def test_places_do_not_follow_the_dtype(method: object) -> None:
     torch.testing.assert_close(
         all_vectors(memory).float(), before, atol=3 * 2**-8 * size, rtol=3 * 2**-8
     )
+    # The rounding unit of bfloat16, thrice for a rounded product of two rounded rows. Of a sum,
+    # which may cancel, the error is of the rows' size.
+    atol = 2**-7 * float(before.abs().max()) if isinstance(method, Cce) else 0
+    torch.testing.assert_close(all_vectors(memory).float(), before, atol=atol, rtol=3 * 2**-8)
     for name, tensor in integers.items():
         assert torch.equal(memory.state_dict()[name], tensor)
     memory.half().float()

@@ -281,6 +281,8 @@ def test_list_version_and_help(capsys):
     listed = lma("compare", "--list", capsys=capsys).out
     for method in ("lma-labelled-context", "mixed-dimension", "tensor-train", "deep-hash"):
         assert method in listed
+    for name in ("lma-labelled-context", "cce", "cafe"):
+        assert name in listed.split()
     assert lma("--version", capsys=capsys).out.startswith("lma ")
     for verb in ("demo", "prepare", "train", "compare", "predict", "report", "inspect"):
         assert "Example" in lma(verb, "--help", capsys=capsys).out

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 import lma
-from lma.allocation import Hashed, HashingTrick, Lma, QuotientRemainder, Robe, Table
+from lma.allocation import Cafe, Cce, Hashed, HashingTrick, Lma, QuotientRemainder, Robe, Table
+from lma.allocation.cce import CceAllocation
 from lma.allocation.quotient_remainder import QuotientRemainderAllocation
 from lma.kernels.reference.pooling import pool
 from signature_cases import random_signatures
@@ -30,6 +31,8 @@ METHODS = {
     "lma blocks": Lma(block_size=4),
     "lma with private tables": Lma(block_size=4, private_share=0.6),
     "quotient-remainder": QuotientRemainder(),
+    "cce": Cce(columns=2),
+    "cafe": Cafe(),
 }
 MODES = ["sum", "mean", "max"]
 
@@ -50,8 +53,8 @@ def everything(memory: lma.SharedMemory, weight: torch.Tensor) -> torch.Tensor:
     """The full table that the memory stands for, by the allocation alone."""
     allocation = memory.allocation
     ids, number = torch.arange(SIZE), torch.zeros(1, dtype=torch.int64)
-    if isinstance(allocation, QuotientRemainderAllocation):
-        # A product, which places cannot say.
+    if isinstance(allocation, (QuotientRemainderAllocation, CceAllocation)):
+        # A product or a sum, which places cannot say.
         return allocation.vectors(weight, ids, number, allocation.group(0), False)
     return weight.flatten()[allocation.places("a", ids)]
 

@@ -110,9 +110,13 @@ def test_state_goes_round(name: str) -> None:
         other.memory.quantise_()
         other.load_state_dict(state)
         assert torch.equal(other(ONE_HOT), model(ONE_HOT))
-    with pytest.raises(lma.StateMismatchError, match="saved weights are int8, this memory is floats"):
+    with pytest.raises(
+        lma.StateMismatchError, match="saved weights are int8, this memory is floats"
+    ):
         collection(name).load_state_dict(state)
-    with pytest.raises(lma.StateMismatchError, match="saved weights are floats, this memory is int8"):
+    with pytest.raises(
+        lma.StateMismatchError, match="saved weights are floats, this memory is int8"
+    ):
         model.load_state_dict(floats)
 
 
@@ -139,7 +143,9 @@ def test_training_is_refused(name: str) -> None:
     assert list(model.parameters()) == []
     assert not model(ONE_HOT).requires_grad
     model.train()
-    with pytest.raises(RuntimeError, match=r"training mode: a quantised memory has no gradients: call"):
+    with pytest.raises(
+        RuntimeError, match=r"training mode: a quantised memory has no gradients: call"
+    ):
         model(ONE_HOT)
     with pytest.raises(RuntimeError, match="reset_parameters: a quantised memory has no gradients"):
         model.memory.reset_parameters()

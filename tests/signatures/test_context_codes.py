@@ -104,9 +104,7 @@ def test_sums_are_those_of_explicit_matrices(similarity, iterations, passes, mon
     rows = [[sorted(set(bag)) for bag in row] for row in rows]
     config = config_of(similarity, passes=passes)
     builder = build(rows, labels, config)
-    for table, (sums, used) in dense_sums(
-        rows, labels, config, iterations + passes
-    ).items():
+    for table, (sums, used) in dense_sums(rows, labels, config, iterations + passes).items():
         where = builder._state.where[table]
         # Tokens are in order of id; float32 sums of some hundred terms.
         np.testing.assert_allclose(builder._state.rows[where], used)

@@ -1,6 +1,8 @@
 """From tokens to places in memory: one file per method, each a frozen config."""
 
 from lma.allocation.base import Allocation, Method, shared_fraction
+from lma.allocation.cafe import Cafe
+from lma.allocation.cce import Cce
 from lma.allocation.deep_hash import DeepHash
 from lma.allocation.frequency_cutoff import FrequencyCutoff
 from lma.allocation.full import Full
@@ -18,6 +20,8 @@ from lma.allocation.tensor_train import TensorTrain
 __all__ = [
     "Allocation",
     "Budget",
+    "Cafe",
+    "Cce",
     "DeepHash",
     "FrequencyCutoff",
     "Full",

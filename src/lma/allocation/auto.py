@@ -78,9 +78,7 @@ class Auto:
             return self._rows(tables, budget, of_tables)
         return self._codes(tables, budget, stats)
 
-    def _rows(
-        self, tables: Sequence[Table], budget: Budget, stats: Sequence[TableStats]
-    ) -> Choice:
+    def _rows(self, tables: Sequence[Table], budget: Budget, stats: Sequence[TableStats]) -> Choice:
         budget = dataclasses.replace(budget, precision="int4")
         for dim in ROW_DIMS:
             places = budget.floats(8 * (5 + len(tables)), dim) // dim - len(tables)

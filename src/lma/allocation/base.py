@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lma.allocation.adaptation import Adaptation
 from lma.allocation.tables import Budget, Table
 from lma.buffers import FixedBuffers
 from lma.errors import StateMismatchError
@@ -238,6 +239,12 @@ class Allocation(FixedBuffers):
         return ByteCount(
             math.ceil(self.num_blocks * self.block_size * float_bytes), signatures, index
         )
+
+    # --- training --------------------------------------------------------------------------
+
+    def adaptation(self) -> Adaptation | None:
+        """What is to be told of steps and epochs, for methods whose places follow training."""
+        return None
 
     # --- state -----------------------------------------------------------------------------
 

@@ -150,7 +150,9 @@ def make_plan(
     float_bytes = budget.float_bytes(method.block_size)
     ranked = [t for t in tables if t.name not in hashed]
     private = smallest_tables(ranked, stats, int(left * method.private_share), float_bytes)
-    private_bytes = sum(private_row_bytes(t, stats, float_bytes) for t in tables if t.name in private)
+    private_bytes = sum(
+        private_row_bytes(t, stats, float_bytes) for t in tables if t.name in private
+    )
     shared = [t for t in tables if t.name not in private]
     shared_stats = LogStats.of([stats.tables[t.name] for t in shared])
     threshold = signatures.support_to_sign(stats.num_rows)

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from lma.allocation.base import Allocation
+from lma.allocation.cafe import CafeAllocation
+from lma.allocation.cce import CceAllocation
 from lma.allocation.deep_hash import DeepHashAllocation
 from lma.allocation.frequency_cutoff import FrequencyCutoffAllocation
 from lma.allocation.full import FullAllocation
@@ -34,6 +36,8 @@ CLASSES: dict[str, type[Allocation]] = {
     "mixed-dimension": MixedDimensionAllocation,
     "tensor-train": TensorTrainAllocation,
     "deep-hash": DeepHashAllocation,
+    "cce": CceAllocation,
+    "cafe": CafeAllocation,
     "lma": LmaAllocation,
 }
 

@@ -140,7 +140,7 @@ class SharedMemory(FixedBuffers):
         return self.weight if self.bits == 32 else fake_quantise(self.weight, self.bits)
 
     def quantise_(self, bits: int | None = None) -> SharedMemory:
-        """Turn the trained memory into 8 or 4 bits, in place: a fraction of the bytes, no gradients.
+        """Turn the trained memory into 8 or 4 bits, in place, for inference only.
 
         Groups of 64 neighbouring floats share a float16 scale, and every float moves by half a
         scale at most; see `lma.nn.quantise`. Lookups read the values as they are and return

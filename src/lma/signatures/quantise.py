@@ -73,9 +73,9 @@ class Codebooks:
         with threadpool_limits(1):
             for code in range(num_codes):
                 part = np.ascontiguousarray(left[:, dims[code]])
-                centroids.append(_kmeans(part, weights, 1 << code_bits, seed + code))
+                centroids.append(kmeans(part, weights, 1 << code_bits, seed + code))
                 if residual:
-                    left -= centroids[-1][_nearest(part, centroids[-1])]
+                    left -= centroids[-1][nearest(part, centroids[-1])]
         return cls(tuple(centroids), tuple(dims), residual)
 
     def encode(self, vectors: F32, threads: int = 1) -> I64:
@@ -85,10 +85,10 @@ class Codebooks:
         def run(start: int) -> None:
             block = vectors[start : start + BLOCK].astype(np.float32)
             for code, (centroids, dims) in enumerate(zip(self.centroids, self.dims, strict=True)):
-                nearest = _nearest(np.ascontiguousarray(block[:, dims]), centroids)
-                out[start : start + BLOCK, code] = nearest
+                found = nearest(np.ascontiguousarray(block[:, dims]), centroids)
+                out[start : start + BLOCK, code] = found
                 if self.residual:
-                    block -= centroids[nearest]
+                    block -= centroids[found]
 
         from threadpoolctl import threadpool_limits
 
@@ -127,7 +127,8 @@ def split_dimensions(variances: npt.NDArray[np.floating], parts: int) -> list[I6
     return [np.array(sorted(dims)) for dims in dealt]
 
 
-def _kmeans(vectors: F32, weights: F64, count: int, seed: int) -> F32:
+def kmeans(vectors: F32, weights: F64, count: int, seed: int) -> F32:
+    """At most `count` centroids of vectors [n, dim]; fewer only where fewer vectors differ."""
     from sklearn.cluster import KMeans
 
     distinct = np.unique(vectors, axis=0)
@@ -138,7 +139,7 @@ def _kmeans(vectors: F32, weights: F64, count: int, seed: int) -> F32:
     return np.asarray(model.cluster_centers_, dtype=np.float32)
 
 
-def _nearest(vectors: F32, centroids: F32) -> I64:
+def nearest(vectors: F32, centroids: F32) -> I64:
     """Number of the nearest centroid: argmin of |c|^2 - 2 x.c."""
     lengths = np.einsum("cd,cd->c", centroids, centroids)
     return np.asarray((lengths - 2 * (vectors @ centroids.T)).argmin(1))
@@ -183,4 +184,4 @@ def quantise(
     return books, codes, lost / max(energy, 1e-30)
 
 
-__all__ = ["Codebooks", "quantise", "split_dimensions"]
+__all__ = ["Codebooks", "kmeans", "nearest", "quantise", "split_dimensions"]

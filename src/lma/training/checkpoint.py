@@ -10,8 +10,9 @@ import torch
 
 from lma.errors import FormatError, StateMismatchError
 from lma.files import replace_file
+from lma.training.adapting import Adapting
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclasses.dataclass
@@ -49,6 +50,7 @@ def save_checkpoint(
     identity: str,
     model: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
+    adapting: Adapting,
     state: TrainingState,
 ) -> None:
     """Write atomically; `identity` names the run whose config may continue from it."""
@@ -57,6 +59,7 @@ def save_checkpoint(
         "identity": identity,
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "adaptation": adapting.state_dict(),
         "state": vars(state),
     }
     with replace_file(path) as target:
@@ -73,7 +76,11 @@ def check_checkpoint(path: Path, identity: str) -> None:
 
 
 def load_checkpoint(
-    path: Path, identity: str, model: torch.nn.Module, optimizer: torch.optim.Optimizer
+    path: Path,
+    identity: str,
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    adapting: Adapting,
 ) -> TrainingState | None:
     """Restore what `save_checkpoint` wrote; None where there is no file."""
     if not path.exists():
@@ -81,6 +88,7 @@ def load_checkpoint(
     content = _read(path, identity)
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
+    adapting.load_state_dict(content["adaptation"])
     return TrainingState(**content["state"])
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
+from lma.training.adapting import Adapting
 from lma.training.checkpoint import TrainingState, load_checkpoint, save_checkpoint
 from lma.training.config import TrainingConfig
 from lma.training.interrupt import DeferredInterrupt
@@ -29,8 +30,8 @@ class Outcome:
     Attributes:
         curve: One entry per evaluation: epoch, step, train_loss, auc, log_loss (validation).
         best: Validation metrics of the weights kept.
-        train_seconds: Time in training steps, without evaluations.
-        training_extra: Bytes of the embeddings' gradients and optimizer state.
+        train_seconds: Time in training steps and adaptation, without evaluations.
+        training_extra: Bytes of the embeddings' gradients, optimizer state and adaptation.
     """
 
     curve: tuple[dict[str, float], ...]
@@ -59,7 +60,8 @@ def train(
 
     Args:
         model: Called as model(dense, values, offsets) -> logits [batch].
-        embeddings: The part of it that holds the tokens' vectors.
+        embeddings: The part of it that holds the tokens' vectors; where its allocation follows
+            training (`Allocation.adaptation`), it is told of every step and epoch.
         dataset: A prepared `lma.data.Dataset`.
         config: Epochs, optimizer, rates, patience.
         seed: Order of rows: epoch e is shuffled by (seed, e).
@@ -83,15 +85,16 @@ def train(
     }
     optimizer = make_optimizer(model, embeddings, config)
     base_rates = [group["lr"] for group in optimizer.param_groups]
+    adapting = Adapting(embeddings, optimizer)
     state = None
     if checkpoint is not None:
-        state = load_checkpoint(checkpoint, identity, model, optimizer)
+        state = load_checkpoint(checkpoint, identity, model, optimizer, adapting)
     state = state or TrainingState()
 
     saved_at = time.monotonic()
     # torch's Adagrad, given sparse gradients, wants to be told that they need no check.
     unchecked = torch.sparse.check_sparse_tensor_invariants(enable=False)  # type: ignore[no-untyped-call]
-    with DeferredInterrupt() as interrupt, unchecked:
+    with DeferredInterrupt() as interrupt, unchecked, adapting:
         while state.epoch < config.epochs and not _finished(state, config):
             batches = dataset.batches(
                 "train",
@@ -114,13 +117,15 @@ def train(
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
+                adapting.after_step()
                 state.loss_sum += float(loss.detach()) * len(batch.labels)
                 state.loss_rows += len(batch.labels)
                 state.step += 1
                 state.batch += 1
                 state.train_seconds += time.perf_counter() - started
                 if not state.training_extra:
-                    state.training_extra = training_extra_bytes(embeddings, optimizer)
+                    extra = training_extra_bytes(embeddings, optimizer)
+                    state.training_extra = extra + adapting.num_bytes
                 if progress is not None:
                     progress(state.step, total_steps, state)
                 due = state.batch in evaluate_at
@@ -129,13 +134,17 @@ def train(
                 # Between steps only: a checkpoint is always of a whole step.
                 old = time.monotonic() - saved_at > SAVE_EVERY_S
                 if checkpoint and (due or old or interrupt.requested):
-                    save_checkpoint(checkpoint, identity, model, optimizer, state)
+                    save_checkpoint(checkpoint, identity, model, optimizer, adapting, state)
                     saved_at = time.monotonic()
                 interrupt.obey()
                 if due and _finished(state, config):
                     break
             else:
                 state.epoch, state.batch = state.epoch + 1, 0
+                if state.epoch < config.epochs:
+                    started = time.perf_counter()
+                    adapting.after_epoch(state.epoch)
+                    state.train_seconds += time.perf_counter() - started
     if state.best is not None:
         model.load_state_dict(state.best)
     best = max(state.curve, key=_quality)

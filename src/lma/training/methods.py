@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lma.allocation import (
+    Cafe,
+    Cce,
     DeepHash,
     FrequencyCutoff,
     Full,
@@ -74,6 +76,8 @@ METHODS: dict[str, MethodSpec] = {
     "deep-hash": MethodSpec("deep hash", DeepHash()),
     "low-dimension": MethodSpec("low dimension", LowDimension()),
     "frequency-cutoff": MethodSpec("frequency cut-off", FrequencyCutoff()),
+    "cce": MethodSpec("cce", Cce()),
+    "cafe": MethodSpec("cafe", Cafe()),
     "lma-rows": MethodSpec(
         "lma rows",
         _PUBLISHED,

@@ -54,8 +54,8 @@ def add_halves(factor: Any, source: Any, start: Any, count: Any, target: Any, pl
 
 @inlined
 def add_blocks(
-    factor: Any, values: Any, bits: Any, scales: Any, shift: Any, blocks: Any, unit: Any, first: Any,
-    count: Any, target: Any, place: Any,
+    factor: Any, values: Any, bits: Any, scales: Any, shift: Any, blocks: Any, unit: Any,
+    first: Any, count: Any, target: Any, place: Any,
 ) -> Any:  # fmt: skip
     """Add `count` floats from block `first` on, block after block: each has its group's scale."""
     block = np.int64(first)
@@ -76,9 +76,9 @@ def add_blocks(
 
 @kernel
 def pool_range(
-    values: Any, bits: Any, scales: Any, shift: Any, starts: Any, offsets: Any, factors: Any, numbers: Any,
-    columns: Any, modes: Any, layout: Any, unit: Any, chunk: Any, lead: Any, out: Any, width: Any,
-    first: Any, last: Any,
+    values: Any, bits: Any, scales: Any, shift: Any, starts: Any, offsets: Any, factors: Any,
+    numbers: Any, columns: Any, modes: Any, layout: Any, unit: Any, chunk: Any, lead: Any,
+    out: Any, width: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Output slots first ... last - 1; see `gather_kernel`.
 
@@ -118,14 +118,16 @@ def pool_range(
             place = begin
             if private > 0:
                 add_blocks(
-                    factor, values, bits, scales, shift, blocks, unit, starts[e, 0], private, out, place
+                    factor, values, bits, scales, shift, blocks, unit,
+                    starts[e, 0], private, out, place,
                 )  # fmt: skip
                 place += private
             j = lead
             while place < stop:
                 count = min(chunk, stop - place)
                 add_blocks(
-                    factor, values, bits, scales, shift, blocks, unit, starts[e, j], count, out, place
+                    factor, values, bits, scales, shift, blocks, unit,
+                    starts[e, j], count, out, place,
                 )  # fmt: skip
                 place += chunk
                 j += 1

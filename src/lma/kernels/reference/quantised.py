@@ -1,4 +1,4 @@
-"""A memory in 8 or 4 bits for inference: one scale per group of neighbouring blocks, plain torch."""
+"""A memory in 8 or 4 bits for inference: one scale per group of neighbouring blocks."""
 
 from __future__ import annotations
 
