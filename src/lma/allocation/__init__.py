@@ -1,5 +1,6 @@
 """From tokens to places in memory: one file per method, each a frozen config."""
 
+from lma.allocation.auto import Auto
 from lma.allocation.base import Allocation, Method, shared_fraction
 from lma.allocation.cafe import Cafe
 from lma.allocation.cce import Cce
@@ -19,6 +20,7 @@ from lma.allocation.tensor_train import TensorTrain
 
 __all__ = [
     "Allocation",
+    "Auto",
     "Budget",
     "Cafe",
     "Cce",

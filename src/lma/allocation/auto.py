@@ -51,13 +51,14 @@ class Auto:
     Attributes:
         dense_support: Rows per token, averaged over all tokens, from which on tokens get floats of
             their own.
-        similarity: Of learned codes.
+        similarity: Of learned codes; None: contexts of positive rows, or what the caller knows to
+            fit the log better.
         seed: Seed of the hash functions.
     """
 
     name: ClassVar[str] = "lma"
     dense_support: float = 40.0
-    similarity: str = "positive_context"
+    similarity: str | None = None
     seed: int = 0
 
     def choose(self, tables: Sequence[Table], budget: Budget, stats: LogStats) -> Choice:
@@ -94,7 +95,7 @@ class Auto:
         error = BudgetError("lma: no codes were tried")
         for (num_codes, code_bits), worth in CODES.items():
             signatures = SignatureConfig(
-                similarity=self.similarity,
+                similarity=self.similarity or "positive_context",
                 kind="learned",
                 num_codes=num_codes,
                 code_bits=code_bits,

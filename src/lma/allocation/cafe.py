@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from lma.allocation.base import Allocation, Group
 from lma.allocation.cafe_migration import Migration
 from lma.allocation.hashing_trick import HashingTrickAllocation, share_rows
-from lma.allocation.tables import FLOAT_BYTES, Budget, Table, shared_dim, sizes_of
+from lma.allocation.tables import Budget, Table, shared_dim, sizes_of
 from lma.errors import BudgetError, UnsupportedError
 from lma.signatures.stats import LogStats
 from lma.signatures.table import SignatureTable
@@ -72,7 +73,7 @@ class Cafe:
         tokens = sum(sizes)
         if tokens >= NOBODY:
             raise UnsupportedError(f"cafe takes less than 2^31 - 1 tokens in all, found {tokens}")
-        row = dim * FLOAT_BYTES
+        row = math.ceil(dim * budget.float_bytes(dim))
         left = budget.weight_bytes(8 * (SETTINGS + len(tables)))
         if left < row * len(tables):
             raise BudgetError(

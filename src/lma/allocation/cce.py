@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -97,7 +98,7 @@ def _most_rows(sizes: Sequence[int], dim: int, columns: int, budget: Budget) -> 
         held = sum(s if own else 2 * rows for s, own in zip(sizes, whole, strict=True))
         pointed = [s for s, own in zip(sizes, whole, strict=True) if not own]
         pointers = sum(pointer_bytes(size, columns, rows) for size in pointed)
-        return held * dim * FLOAT_BYTES, pointers
+        return math.ceil(held * dim * budget.float_bytes(dim // columns)), pointers
 
     low, high = 0, max(2, min(MOST_ROWS, max(sizes, default=0)))
     while low < high:

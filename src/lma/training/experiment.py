@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lma.allocation import Budget, Table
+from lma.allocation import Auto, Budget, Table
 from lma.allocation.learned_plan import affordable_code_bits
 from lma.allocation.lma import Lma, settle
 from lma.allocation.planning import make_plan
@@ -30,6 +30,9 @@ from lma.training.methods import method_spec
 from lma.training.metrics import evaluate
 from lma.training.optimizers import use_sparse_gradients
 from lma.version import __version__
+
+# Formats of `lma prepare` whose negatives are sampled: there labels say nothing of a token.
+FORMATS_OF_POSITIVES = ("frappe", "interactions")
 
 
 class SignatureShelf:
@@ -96,15 +99,22 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM 
         budget = Budget.of(config.method.budget, None, shelf.stats.num_tokens)
         if budget is None:
             raise ValueError(f"method {config.method.name!r} needs a budget")
-        budget = dataclasses.replace(budget, counts=config.method.counts)
+        budget = dataclasses.replace(
+            budget, counts=config.method.counts, precision=spec.precision
+        )
     signatures = allocation = None
+    dim = config.model.embedding_dim
+    if isinstance(method, Auto) and budget is not None:
+        if method.similarity is None:
+            method = dataclasses.replace(method, similarity=similarity_of(dataset))
+        choice = method.choose(_tables(dataset, dim), budget, shelf.stats)
+        method, signature_config, budget = choice.method, choice.signatures, choice.budget
+        dim = choice.tables[0].embedding_dim
     if signature_config is not None and budget is not None and isinstance(method, Lma):
         # Planned first with no block drawn: a budget too small fails before the log is read.
-        tables = [
-            Table(f.name, f.num_embeddings, config.model.embedding_dim)
-            for f in dataset.schema.features
-        ]
-        if signature_config.kind == "learned" and "code_bits" not in config.method.settings:
+        tables = _tables(dataset, dim)
+        learned = signature_config.kind == "learned" and spec.signatures is not None
+        if learned and "code_bits" not in config.method.settings:
             signature_config = affordable_code_bits(
                 budget, shelf.stats, tables, method, signature_config
             )
@@ -117,25 +127,35 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM 
             signatures = shelf.get(signature_config)
     torch.manual_seed(config.seed)
     arguments: dict[str, Any] = (
-        {"allocation": allocation}
-        if allocation
+        {"allocation": allocation, "precision": budget.precision}
+        if allocation and budget
         else {"method": method, "budget": budget, "signatures": signatures}
     )
     embeddings = EmbeddingBagCollection.for_schema(
         dataset.schema,
-        config.model.embedding_dim,
+        dim,
         **arguments,
         stats=shelf.stats,
         init_std=config.model.init_std,
     )
     memory = embeddings.memory
-    memory.sparse = use_sparse_gradients(
+    memory.sparse = memory.bits == 32 and use_sparse_gradients(
         memory.weight.numel(),
         memory.weight.shape[1],
         sum(embeddings.embedding_dims),
         config.training,
     )
     return make_model(config.model, embeddings, len(dataset.schema.dense))
+
+
+def _tables(dataset: Any, dim: int) -> list[Table]:
+    return [Table(f.name, f.num_embeddings, dim) for f in dataset.schema.features]
+
+
+def similarity_of(dataset: Any) -> str:
+    """Contexts that a log's labels are fit for: residuals of real ones, positives of sampled."""
+    sampled = getattr(dataset, "meta", {}).get("format") in FORMATS_OF_POSITIVES
+    return "positive_context" if sampled else "labelled_context"
 
 
 def make_model(config: ModelConfig, embeddings: Any, num_dense: int) -> DLRM | GMF:
@@ -170,6 +190,9 @@ def run(
         identity=identity,
         progress=progress,
     )
+    memory = model.embeddings.memory
+    if memory.bits < 32:
+        memory.quantise_()
     test = evaluate(model, dataset, "test", device=device)
     return model, _result(dataset, config, shelf, model, outcome, test.to_dict())
 

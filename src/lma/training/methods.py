@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lma.allocation import (
+    Auto,
     Cafe,
     Cce,
     DeepHash,
@@ -22,6 +23,7 @@ from lma.allocation import (
     Robe,
     TensorTrain,
 )
+from lma.allocation.tables import PRECISIONS
 from lma.signatures import SignatureConfig
 from lma.training.config import ConfigError, check_key
 
@@ -35,12 +37,14 @@ class MethodSpec:
         allocation: Default allocation config.
         signatures: Default signature config; None for methods without.
         takes_budget: False for the full tables.
+        precision: What the weights are served in: "float32", "int8" or "int4".
     """
 
     label: str
     allocation: Any
     signatures: SignatureConfig | None = None
     takes_budget: bool = True
+    precision: str = "float32"
 
     def configure(self, settings: Mapping[str, Any]) -> tuple[Method, SignatureConfig | None]:
         """The two configs with `settings` put in where they belong."""
@@ -65,6 +69,7 @@ class MethodSpec:
 _PUBLISHED = Lma(block_size=1, power=2, private_share=0.0)
 
 METHODS: dict[str, MethodSpec] = {
+    "lma": MethodSpec("lma", Auto()),
     "full": MethodSpec("full", Full(), takes_budget=False),
     "hashing-trick": MethodSpec("hashing trick", HashingTrick()),
     "hashing-trick-all": MethodSpec("hashing trick, all tables", HashingTrick(per_table=False)),
@@ -96,6 +101,15 @@ METHODS: dict[str, MethodSpec] = {
 
 
 def method_spec(name: str) -> MethodSpec:
-    """The method of that name; `ConfigError` names the nearest."""
+    """The method of that name; `ConfigError` names the nearest.
+
+    "+int8" or "+int4" at its end serves its weights in so many bits, and trains with the rounding
+    in: "low-dimension+int8".
+    """
+    name, plus, precision = name.partition("+")
     check_key(name, METHODS, "methods")
-    return METHODS[name]
+    spec = METHODS[name]
+    if not plus:
+        return spec
+    check_key(precision, PRECISIONS, f"precisions of {name}")
+    return dataclasses.replace(spec, label=f"{spec.label}, {precision}", precision=precision)
