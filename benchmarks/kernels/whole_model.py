@@ -37,8 +37,8 @@ def child(settings: dict[str, Any]) -> dict[str, Any]:
         sizes,
     )
     from lma.benchmarking.rivals import FullTables, in_turn
+    from lma.cli.preset import load_preset
     from lma.models import DLRM
-    from lma.models.dlrm import DLRM_PAPER
     from lma.nn import FusedOptimizer
 
     warnings.filterwarnings("ignore", message="Sparse invariant checks")
@@ -59,7 +59,8 @@ def child(settings: dict[str, Any]) -> dict[str, Any]:
             signed,
         )  # fmt: skip
         FusedOptimizer(embeddings.memory, settings["optimizer"], lr=0.01)
-    model = DLRM(embeddings, 13, **DLRM_PAPER)
+    paper = load_preset("paper-criteo").comparison["model"]
+    model = DLRM(embeddings, 13, bottom=paper["bottom"], top=paper["top"])
     own = {id(p) for p in embeddings.parameters()} if compression is not None else set()
     optimizer = torch.optim.Adagrad([p for p in model.parameters() if id(p) not in own], lr=0.01)
     dense, label = torch.randn(batch, 13), torch.randint(0, 2, (batch,)).float()

@@ -53,12 +53,14 @@ class Auto:
             their own.
         similarity: Of learned codes; None: contexts of positive rows, or what the caller knows to
             fit the log better.
+        shrinkage: Rows of an average token mixed into every context vector.
         seed: Seed of the hash functions.
     """
 
     name: ClassVar[str] = "lma"
     dense_support: float = 40.0
     similarity: str | None = None
+    shrinkage: float = 1.0
     seed: int = 0
 
     def choose(self, tables: Sequence[Table], budget: Budget, stats: LogStats) -> Choice:
@@ -99,6 +101,8 @@ class Auto:
                 kind="learned",
                 num_codes=num_codes,
                 code_bits=code_bits,
+                passes=1,
+                shrinkage=self.shrinkage,
                 seed=self.seed,
             )
             method = Lma(

@@ -277,7 +277,7 @@ def pooled(
         rows = memory.allocation.blocks(ids, numbers, group).squeeze(-1)
         return F.embedding_bag(
             rows,
-            memory.stored,
+            memory.floats,
             offsets,
             mode=mode,
             sparse=memory.sparse,

@@ -137,6 +137,11 @@ class SharedMemory(FixedBuffers):
         """What lookups read: floats, rounded where `precision` says so, or values and scales."""
         if self.scales is not None:
             return Quantised(self.weight, self.scales)
+        return self.floats
+
+    @property
+    def floats(self) -> Tensor:
+        """The weights that training sees: rounded where `precision` says so."""
         return self.weight if self.bits == 32 else fake_quantise(self.weight, self.bits)
 
     def quantise_(self, bits: int | None = None) -> SharedMemory:

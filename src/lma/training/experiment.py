@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from lma.allocation import Auto, Budget, Table
+from lma.allocation import Auto, Budget, Method, Table
 from lma.allocation.learned_plan import affordable_code_bits
 from lma.allocation.lma import Lma, settle
 from lma.allocation.planning import make_plan
@@ -91,6 +91,7 @@ def reference_bytes(stats: LogStats) -> int:
 def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM | GMF:
     """The model of a config, its embeddings laid out in the budget."""
     spec = method_spec(config.method.name)
+    method: Method
     method, signature_config = spec.configure(config.method.settings)
     if hasattr(method, "seed"):
         method = dataclasses.replace(method, seed=config.seed)  # type: ignore[type-var]
@@ -99,9 +100,7 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM 
         budget = Budget.of(config.method.budget, None, shelf.stats.num_tokens)
         if budget is None:
             raise ValueError(f"method {config.method.name!r} needs a budget")
-        budget = dataclasses.replace(
-            budget, counts=config.method.counts, precision=spec.precision
-        )
+        budget = dataclasses.replace(budget, counts=config.method.counts, precision=spec.precision)
     signatures = allocation = None
     dim = config.model.embedding_dim
     if isinstance(method, Auto) and budget is not None:

@@ -81,6 +81,7 @@ METHODS: dict[str, MethodSpec] = {
     "deep-hash": MethodSpec("deep hash", DeepHash()),
     "low-dimension": MethodSpec("low dimension", LowDimension()),
     "frequency-cutoff": MethodSpec("frequency cut-off", FrequencyCutoff()),
+    "cutoff-low-dimension": MethodSpec("cut-off, low dimension", FrequencyCutoff(dim=4)),
     "cce": MethodSpec("cce", Cce()),
     "cafe": MethodSpec("cafe", Cafe()),
     "lma-rows": MethodSpec(

@@ -130,7 +130,7 @@ def fake_quantise(weight: Tensor, bits: int) -> Tensor:
     The gradient passes straight through (Bengio et al. 2013, arXiv 1308.3432), so that small steps
     add up in `weight` until a value moves.
     """
-    return _StraightThrough.apply(weight, bits)  # type: ignore[no-any-return]
+    return _StraightThrough.apply(weight, bits)  # type: ignore[no-any-return, no-untyped-call]
 
 
 def _at_least(x: Tensor) -> Tensor:
