@@ -63,7 +63,8 @@ def expected_codes(elements, num_codes, code_bits, seed=0):
 
 def own_codes(table, token, num_codes, code_bits, seed=0):
     """Codes of a token without elements: hashes of its own key."""
-    return expected_codes([element_of(token_key(table, token) & MASK, seed)], num_codes, code_bits, seed)
+    element = element_of(token_key(table, token) & MASK, seed)
+    return expected_codes([element], num_codes, code_bits, seed)
 
 
 def as_batch(rows, num_features):

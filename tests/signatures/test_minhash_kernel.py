@@ -64,9 +64,7 @@ def test_kernel_equals_reference(threads, similarity, num_rows, sizes, longest, 
         )
         multipliers = code_multipliers(5, codes)
         if similarity == "rows":
-            module.update_row_minima(
-                offsets, slots, chosen, elements, multipliers, minima, sampled
-            )
+            module.update_row_minima(offsets, slots, chosen, elements, multipliers, minima, sampled)
         else:
             module.update_context_minima(
                 values, offsets, slots, chosen, salts, states, multipliers, minima, sampled
@@ -75,6 +73,26 @@ def test_kernel_equals_reference(threads, similarity, num_rows, sizes, longest, 
     for mine, wanted in zip(results[1], results[0], strict=True):
         for a, b in zip(mine, wanted, strict=True):
             assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("code_bits", [1, 9, 16])
+def test_winning_codes_equal_reference(threads, code_bits):
+    rng = np.random.default_rng(4)
+    minima = rng.integers(0, 2**32, (300, 16), dtype=np.uint32)
+    minima[::7] = reference.NOTHING
+    minima[3, :15] = reference.NOTHING  # a set of one element, which happens to hash to it
+    sampled = rng.integers(0, 4, 300)
+    slots = rng.permutation(300)[:250]
+    own = rng.integers(0, 2**64, 250, dtype=np.uint64)
+    mine, wanted = (
+        module.winning_codes(
+            minima, sampled, slots, own, code_multipliers(1, 13),
+            min_support=2, state=9, code_bits=code_bits,
+        )
+        for module in (cpu, reference)
+    )  # fmt: skip
+    assert mine.dtype == np.uint16
+    assert np.array_equal(mine, wanted)
 
 
 def codes_of_log(seed):

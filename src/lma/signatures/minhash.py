@@ -50,9 +50,9 @@ class MinHashBuilder:
             of a table that is left out.
         tokens: For tables of size None: the ids to build signatures for, instead of all met.
 
-    Memory: `4 * num_codes + 8` bytes per token of `num_signed` (`num_codes` rounded up to a multiple
-    of 8), and 8 bytes per vocabulary token for its support; about 16 more per token of a table of
-    size None.
+    Memory: `4 * num_codes + 8` bytes per token of `num_signed`, `num_codes` rounded up to a
+    multiple of 8, and 8 bytes per vocabulary token for its support; about 16 more per token of a
+    table of size None.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from lma.hashing import HASH_VERSION, hash_string, table_salt, to_signed, token_
 from lma.kernels.layout import Column, Kind
 from lma.kernels.reference.addresses import LANES, find_slots, read_codes
 
-FORMAT = 1
+FORMAT = 2  # 2: min-hash codes are hashes of 32-bit minima
 FILE_NAME = "signatures.safetensors"
 TENSORS = ("codes", "fingerprints", "overflow_keys")
 CODE_PADDING = 2  # spare bytes behind the codes, so that 16 bits can be read anywhere

@@ -88,13 +88,13 @@ def _lane_by_lane(arity: int, build: Callable[..., Any]) -> Any:
 
 @intrinsic
 def add_product(_context: Any, _a: Any, _b: Any, _c: Any) -> Any:
-    """a + b * c, wrapping around."""
+    """The sum a + b * c, wrapping around."""
     return _lane_by_lane(3, lambda build, a, b, c: build.add(a, build.mul(b, c)))
 
 
 @intrinsic
 def least(_context: Any, _a: Any, _b: Any) -> Any:
-    """min(a, b)."""
+    """The smaller one of a and b."""
     return _lane_by_lane(
         2, lambda build, a, b: build.select(build.icmp_unsigned("<", a, b), a, b)
     )  # fmt: skip
@@ -102,7 +102,7 @@ def least(_context: Any, _a: Any, _b: Any) -> Any:
 
 @intrinsic
 def most(_context: Any, _a: Any, _b: Any) -> Any:
-    """max(a, b)."""
+    """The larger one of a and b."""
     return _lane_by_lane(
         2, lambda build, a, b: build.select(build.icmp_unsigned("<", a, b), b, a)
     )  # fmt: skip
@@ -110,7 +110,7 @@ def most(_context: Any, _a: Any, _b: Any) -> Any:
 
 @intrinsic
 def where_equal(_context: Any, _a: Any, _b: Any, _then: Any, _other: Any) -> Any:
-    """`then` where a == b, else `other`."""
+    """Take `then` where a == b, else `other`."""
     return _lane_by_lane(
         4,
         lambda build, a, b, then, other: build.select(

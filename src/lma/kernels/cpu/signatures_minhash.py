@@ -27,10 +27,10 @@ I64 = npt.NDArray[np.int64]
 CHUNK_HASHES = 1 << 16  # two smallest hashes of rows x codes held at a time; they stay in cache
 TILE_ROWS = 64  # rows that all features visit in turn
 AHEAD = 24  # entries from asking for a token's minima to lowering them
-MOST_PARTS = 4  # more parts than this cost more in scanning than they gain in balance
+MOST_PARTS = 4  # of a feature; more cost more in scanning than they gain in balance
 GROUPED_CODES = 32  # from here on a token's minima outweigh the sorting of its entries
 _NOTHING = np.uint32(0xFFFFFFFF)
-_32 = np.uint64(32)
+_1, _2, _32 = (np.uint64(i) for i in (1, 2, 32))
 
 kernel: Any = mix.kernel  # typed so, its kernels are called without complaint
 
@@ -47,8 +47,8 @@ def _lower(element: Any) -> Any:
 
 @inlined
 def _owned(slot: Any, part: Any, parts: Any) -> Any:
-    # Pairs of tokens, whose minima of 8 codes share a cache line.
-    return slot >= 0 and (slot >> 1) % parts == part
+    # `parts` is a power of two. Pairs of tokens: minima of 8 codes share a cache line.
+    return slot >= 0 and (slot >> 1) & (parts - 1) == part
 
 
 @kernel
@@ -71,36 +71,54 @@ def _lower_rows(  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _lower_grouped_rows(  # type: ignore[no-untyped-def]
-    part, parts, offsets, slots, rows, elements, multipliers, minima, sampled, ends, grouped
+def _group(  # type: ignore[no-untyped-def]
+    part, parts, offsets, slots, rows, elements, begins, ends, grouped
 ):
-    """`_lower_rows` with the entries sorted by token: its minima stay in registers."""
+    """Sort elements by the token they belong to, as pairs of (upper, lower) halves.
+
+    Those of a slot are pairs begins[slot] ... ends[slot] - 1 of `grouped`; `ends` is 0 at first.
+    """
+    # Rows that are not used are counted too: room for them is cheaper than looking at bags twice.
+    for entry in range(offsets[0], offsets[len(offsets) - 1]):
+        if _owned(slots[entry], part, parts):
+            ends[np.uint64(slots[entry])] += 1
+    begin = 0
+    for slot in range(len(ends)):
+        begins[slot] = begin
+        begin += ends[slot]
+        ends[slot] = begins[slot]
     for r in range(len(rows)):
+        element = elements[rows[r]]
         for entry in range(offsets[rows[r]], offsets[rows[r] + 1]):
             if _owned(slots[entry], part, parts):
-                ends[slots[entry] + 1] += 1
-    for slot in range(len(sampled)):
-        sampled[slot] += ends[slot + 1]
-        ends[slot + 1] += ends[slot]
-    # ends[slot] is where the slot's elements begin, and, once they are in place, where they end.
-    for r in range(len(rows)):
-        for entry in range(offsets[rows[r]], offsets[rows[r] + 1]):
-            if _owned(slots[entry], part, parts):
-                grouped[ends[slots[entry]]] = elements[rows[r]]
-                ends[slots[entry]] += 1
+                slot = np.uint64(slots[entry])
+                place = np.uint64(ends[slot]) << _1
+                grouped[place] = np.uint32(element >> _32)
+                grouped[place | _1] = np.uint32(element)
+                ends[slot] += 1
+
+
+@kernel
+def _lower_grouped(begins, ends, grouped, multipliers, minima, sampled):  # type: ignore[no-untyped-def]
+    """`_lower_rows` token by token, whose minima stay in registers meanwhile."""
     width = minima.shape[1]
-    begin = np.uint64(0)
-    for slot in range(len(sampled)):
-        end = np.uint64(ends[slot])
+    for slot in range(len(ends)):
+        begin, end = np.uint64(begins[slot]) << _1, np.uint64(ends[slot]) << _1
         if end > begin:
-            for code in range(0, width, WIDTH):
-                factors = load(multipliers, code)
-                lowest = load(minima, slot * width + code)
-                for i in range(begin, end):
-                    h = add_product(_upper(grouped[i]), factors, _lower(grouped[i]))
-                    lowest = least(lowest, h)
-                store(minima, slot * width + code, lowest)
-        begin = end
+            sampled[slot] += (end - begin) >> _1
+            for code in range(0, width, 2 * WIDTH):
+                # Two vectors at a time; an odd last one is done twice, which changes nothing.
+                other = min(code + WIDTH, width - WIDTH)
+                one, two = load(minima, slot * width + code), load(minima, slot * width + other)
+                factor_one, factor_two = load(multipliers, code), load(multipliers, other)
+                i = begin
+                while i < end:
+                    upper, lower = spread(grouped[i]), spread(grouped[i | _1])
+                    one = least(one, add_product(upper, factor_one, lower))
+                    two = least(two, add_product(upper, factor_two, lower))
+                    i += _2
+                store(minima, slot * width + code, one)
+                store(minima, slot * width + other, two)
 
 
 @kernel
@@ -183,14 +201,16 @@ def update_row_minima(
     def lower(feature: int, part: int, parts: int) -> None:
         bags = offsets[feature * batch : (feature + 1) * batch + 1]
         known, entries = len(sampled[feature]), int(bags[-1] - bags[0])
-        arguments = (
-            part, parts, bags, slots, rows, elements, multipliers, minima[feature], sampled[feature]
-        )  # fmt: skip
         if len(multipliers) >= GROUPED_CODES and entries > known:
-            ends = np.zeros(known + 1, np.int64)
-            _lower_grouped_rows(*arguments, ends, np.empty(entries, np.uint64))
+            begins, ends = np.empty(known, np.int64), np.zeros(known, np.int64)
+            grouped = np.empty(2 * entries, np.uint32)
+            _group(part, parts, bags, slots, rows, elements, begins, ends, grouped)
+            _lower_grouped(begins, ends, grouped, multipliers, minima[feature], sampled[feature])
         else:
-            _lower_rows(*arguments)
+            _lower_rows(
+                part, parts, bags, slots, rows, elements, multipliers, minima[feature],
+                sampled[feature],
+            )  # fmt: skip
 
     _each_part(lower, len(minima))
 
@@ -258,7 +278,10 @@ def winning_codes(
 def _each_part(run: Callable[[int, int, int], None], features: int) -> None:
     """`run(feature, part, parts)` for every part of every feature, as threads become free."""
     threads = torch.get_num_threads()
-    parts = max(1, min(MOST_PARTS, -(-2 * threads // max(1, features)))) if threads > 1 else 1
+    # Two tasks a thread, so that no thread waits long for another.
+    parts = 1
+    while threads > 1 and parts < MOST_PARTS and parts * features < 2 * threads:
+        parts *= 2
     # One step of a list's iterator is atomic.
     tasks = iter([(feature, part) for feature in range(features) for part in range(parts)])
 
