@@ -28,11 +28,15 @@ def _by_feature(begin, end, ids, out):  # type: ignore[no-untyped-def]
 
 @kernel
 def _ascend(values, offsets):  # type: ignore[no-untyped-def]
+    # Steps down anywhere, less those from one bag to the next: one loop without branches.
+    steps = 0
+    for i in range(len(values) - 1):
+        steps += values[i + 1] <= values[i]
     for bag in range(len(offsets) - 1):
-        for i in range(offsets[bag] + 1, offsets[bag + 1]):
-            if values[i] <= values[i - 1]:
-                return False
-    return True
+        i = offsets[bag]
+        if 0 < i < offsets[bag + 1]:
+            steps -= values[i] <= values[i - 1]
+    return steps == 0
 
 
 @kernel
