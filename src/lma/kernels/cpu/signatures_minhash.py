@@ -91,11 +91,11 @@ def _group(  # type: ignore[no-untyped-def]
         element = elements[rows[r]]
         for entry in range(offsets[rows[r]], offsets[rows[r] + 1]):
             if _owned(slots[entry], part, parts):
-                slot = np.uint64(slots[entry])
-                place = np.uint64(ends[slot]) << _1
+                mine = np.uint64(slots[entry])
+                place = np.uint64(ends[mine]) << _1
                 grouped[place] = np.uint32(element >> _32)
                 grouped[place | _1] = np.uint32(element)
-                ends[slot] += 1
+                ends[mine] += 1
 
 
 @kernel
