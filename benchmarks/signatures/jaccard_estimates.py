@@ -96,7 +96,8 @@ def disjoint_sets(size: int) -> None:
 
 def main() -> None:
     movies_by_users()
-    disjoint_sets(10_000_000)
+    for size in (1_000_000, 10_000_000):
+        disjoint_sets(size)
 
 
 if __name__ == "__main__":
