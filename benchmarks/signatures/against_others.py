@@ -58,7 +58,7 @@ def main() -> None:
         "datasketch bulk": datasketch_bulk,
         "rensa RMinHash": rensa_rust,
     }
-    for name, seconds in in_turns(steps, 5).items():
+    for name, seconds in in_turns(steps, 11).items():
         line(name, seconds, SETS * ELEMENTS, unit="set elements", hashes=HASHES)
 
 

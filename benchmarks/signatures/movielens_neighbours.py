@@ -4,8 +4,7 @@
 
 Training rows: a seeded 80 % of the ratings, label rating >= 4, two tables (user, movie).
 precision@10: share of a movie's ten nearest among the 1,000 most rated that share its genre set's
-first genre or more, averaged over the 500 most rated. Also the error of estimated Jaccard
-similarity of user sets over all pairs of the 500 most rated.
+first genre or more, averaged over the 500 most rated.
 """
 
 from __future__ import annotations
@@ -82,13 +81,6 @@ def main() -> None:
             builder.update(ids, None, labels)
             found = builder.finish().codes_of("movie", torch.arange(AMONG)).numpy()
             report(f"min-hash {similarity}, {codes} x {bits} bits", agreement(found))
-    errors = []
-    for seed in range(5):
-        builder = MinHashBuilder(sizes, SignatureConfig("context", num_codes=128, seed=seed))
-        builder.update(ids)
-        codes = builder.finish().codes_of("movie", torch.arange(ASKED)).numpy()
-        errors.append(codes)
-    error_line(errors, exact[:ASKED, :ASKED], 16)
     for similarity in ("context", "labelled_context", "positive_context"):
         config = SignatureConfig(similarity, kind="learned")
         learned = ContextCodeBuilder(sizes, config)
@@ -118,33 +110,6 @@ def agreement(codes: np.ndarray) -> np.ndarray:
     for code in codes.T:
         total += code[:, None] == code
     return total / codes.shape[1]
-
-
-def error_line(runs: list[np.ndarray], exact: np.ndarray, bits: int) -> None:
-    """Error of the estimates over all pairs; the standard error is between hash functions.
-
-    Pairs share their hash functions, so their errors are not independent; codes are.
-    """
-    upper = np.triu_indices(len(exact), 1)
-    chance = 2.0**-bits
-    psi, codes = exact[upper], runs[0].shape[1]
-    squares, by_code = [], []
-    for run in runs:
-        found = (agreement(run)[upper] - chance) / (1 - chance)
-        squares.append(np.mean((found - psi) ** 2))
-        for code in run.T:
-            equal = (code[:, None] == code)[upper]
-            by_code.append(np.mean((equal - chance) / (1 - chance) - psi))
-    p = psi + (1 - psi) * chance
-    theory = np.sqrt(np.mean(p * (1 - p) / codes)) / (1 - chance)
-    line = {
-        "kind": f"Jaccard estimates of {codes} codes, {len(psi)} pairs, {len(runs)} seeds",
-        "mean_error": round(float(np.mean(by_code)), 6),
-        "standard_error": round(float(np.std(by_code) / np.sqrt(len(by_code))), 6),
-        "rmse": round(float(np.sqrt(np.mean(squares))), 6),
-        "rmse_of_theory": round(float(theory), 6),
-    }
-    print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

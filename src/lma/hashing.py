@@ -108,7 +108,7 @@ def combine(state: npt.ArrayLike, value: npt.ArrayLike) -> U64:
 
 def stream_seeds(seed: int, count: int, first: int = 0) -> U64:
     """The states of `count` independent hash functions, `stream_seed(seed, first + i)`."""
-    return np.array([stream_seed(seed, first + i) for i in range(count)], dtype=np.uint64)
+    return combine(mix64_int(seed), np.arange(first, first + count))
 
 
 def reduce_range(h: npt.ArrayLike, size: npt.ArrayLike) -> I64:

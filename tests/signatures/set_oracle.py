@@ -8,14 +8,12 @@ import numpy as np
 
 from lma.hashing import (
     combine_int,
-    mix64_int,
     stream_seed,
-    table_salt,
     token_key,
 )
 
-GOLDEN_LABEL, GOLDEN_CODE = (1 << 20) + 2, (1 << 20) + 1
-MASK = (1 << 64) - 1
+STREAM_ELEMENT, STREAM_CODE, STREAM_LABEL = (1 << 20) - 1, (1 << 20) + 1, (1 << 20) + 2
+MASK, MASK_32 = (1 << 64) - 1, (1 << 32) - 1
 
 
 def element_sets(rows, labels, names, similarity, seed=0):
@@ -29,17 +27,27 @@ def element_sets(rows, labels, names, similarity, seed=0):
         for token in tokens:
             sets[token] |= set()
             if similarity == "rows":
-                sets[token].add(mix64_int(number))
+                sets[token].add(element_of(number, seed))
                 continue
             if similarity == "positive_context" and labels[number] != 1:
                 continue
             for other in tokens - {token}:
-                element = token_key(*other) & MASK
                 if similarity == "labelled_context":
-                    state = combine_int(stream_seed(seed, GOLDEN_LABEL), int(labels[number]))
-                    element = combine_int(state, element)
-                sets[token].add(element)
+                    state = combine_int(stream_seed(seed, STREAM_LABEL), int(labels[number]))
+                    sets[token].add(combine_int(state, token_key(*other) & MASK))
+                else:
+                    sets[token].add(element_of(token_key(*other) & MASK, seed))
     return sets
+
+
+def element_of(value, seed=0):
+    return combine_int(stream_seed(seed, STREAM_ELEMENT), value)
+
+
+def hash_of(element, code, seed=0):
+    """32-bit hash of an element under a code: upper half + multiplier * lower half."""
+    multiplier = (stream_seed(seed, code) & 0xFFFFFF00) | code
+    return ((element >> 32) + multiplier * (element & MASK_32)) & MASK_32
 
 
 def jaccard(a, b):
@@ -48,19 +56,15 @@ def jaccard(a, b):
 
 def expected_codes(elements, num_codes, code_bits, seed=0):
     """Codes of a token with a non-empty set."""
-    code_state = stream_seed(seed, GOLDEN_CODE)
-    codes = []
-    for code in range(num_codes):
-        state = stream_seed(seed, code)
-        winner = min(combine_int(state, element) for element in elements)
-        codes.append(combine_int(code_state, winner) >> (64 - code_bits))
-    return codes
+    winners = [min(hash_of(e, code, seed) for e in elements) for code in range(num_codes)]
+    state = stream_seed(seed, STREAM_CODE)
+    return [combine_int(state, winner) >> (64 - code_bits) for winner in winners]
 
 
 def own_codes(table, token, num_codes, code_bits, seed=0):
     """Codes of a token without elements: hashes of its own key."""
-    assert table_salt(table) >= 0
-    return expected_codes([token_key(table, token) & MASK], num_codes, code_bits, seed)
+    element = element_of(token_key(table, token) & MASK, seed)
+    return expected_codes([element], num_codes, code_bits, seed)
 
 
 def as_batch(rows, num_features):

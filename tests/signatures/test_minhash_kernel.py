@@ -11,9 +11,10 @@ import pytest
 import torch
 from set_oracle import as_batch, random_rows
 
-from lma.hashing import stream_seeds, table_salt
+from lma.hashing import table_salt
 from lma.kernels.reference import minhash as reference
 from lma.signatures import MinHashBuilder, SignatureConfig
+from lma.signatures.minhash import code_multipliers
 
 cpu = pytest.importorskip("lma.kernels.cpu.signatures_minhash")
 
@@ -35,43 +36,63 @@ def problem(seed, num_rows, sizes, longest, codes):
     size = np.repeat(np.array(sizes)[feature], np.diff(offsets))
     slots = np.where(values < size * 3 // 4, values, -1)
     chosen = np.nonzero(rng.random(num_rows) < 0.8)[0]
-    numbers = rng.integers(0, 2**62, num_rows)
+    elements = rng.integers(0, 2**64, num_rows, dtype=np.uint64)
     salts = np.array([table_salt(str(f)) for f in range(len(sizes))], np.uint64)
     states = rng.integers(0, 2**64, num_rows, dtype=np.uint64)
     minima = [np.full((size, codes), reference.NOTHING) for size in sizes]
     sampled = [np.zeros(size, np.int64) for size in sizes]
-    return values, offsets, slots, chosen, numbers, salts, states, minima, sampled
+    return values, offsets, slots, chosen, elements, salts, states, minima, sampled
 
 
 SHAPES = [
-    (0, (5,), (1,), 4),
-    (1, (1,), (1,), 1),
-    (63, (4, 9), (1, 1), 3),
-    (5000, (40, 7, 300), (1, 4, 1), 5),
-    (500, (20,), (6,), 16),
+    (0, (5,), (1,), 8),
+    (1, (1,), (1,), 8),
+    (63, (4, 9), (1, 1), 16),
+    (9000, (40, 7, 300), (1, 4, 1), 8),
+    (500, (20,), (6,), 24),
+    (700, (90, 2000), (5, 1), 40),
 ]
 
 
 @pytest.mark.parametrize(("num_rows", "sizes", "longest", "codes"), SHAPES)
-@pytest.mark.parametrize("similarity", ["rows", "context", "labelled_context"])
+@pytest.mark.parametrize("similarity", ["rows", "context"])
 def test_kernel_equals_reference(threads, similarity, num_rows, sizes, longest, codes):
     results = []
     for module in (reference, cpu):
-        values, offsets, slots, chosen, numbers, salts, states, minima, sampled = problem(
+        values, offsets, slots, chosen, elements, salts, states, minima, sampled = problem(
             num_rows, num_rows, sizes, longest, codes
         )
-        seeds = stream_seeds(5, codes)
+        multipliers = code_multipliers(5, codes)
         if similarity == "rows":
-            module.update_row_minima(offsets, slots, chosen, numbers, seeds, minima, sampled)
+            module.update_row_minima(offsets, slots, chosen, elements, multipliers, minima, sampled)
         else:
             module.update_context_minima(
-                values, offsets, slots, chosen, salts,
-                states if similarity == "labelled_context" else None, seeds, minima, sampled,
-            )  # fmt: skip
+                values, offsets, slots, chosen, salts, states, multipliers, minima, sampled
+            )
         results.append((minima, sampled))
     for mine, wanted in zip(results[1], results[0], strict=True):
         for a, b in zip(mine, wanted, strict=True):
             assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("code_bits", [1, 9, 16])
+def test_winning_codes_equal_reference(threads, code_bits):
+    rng = np.random.default_rng(4)
+    minima = rng.integers(0, 2**32, (300, 16), dtype=np.uint32)
+    minima[::7] = reference.NOTHING
+    minima[3, :15] = reference.NOTHING  # a set of one element, which happens to hash to it
+    sampled = rng.integers(0, 4, 300)
+    slots = rng.permutation(300)[:250]
+    own = rng.integers(0, 2**64, 250, dtype=np.uint64)
+    mine, wanted = (
+        module.winning_codes(
+            minima, sampled, slots, own, code_multipliers(1, 13),
+            min_support=2, state=9, code_bits=code_bits,
+        )
+        for module in (cpu, reference)
+    )  # fmt: skip
+    assert mine.dtype == np.uint16
+    assert np.array_equal(mine, wanted)
 
 
 def codes_of_log(seed):

@@ -2,7 +2,8 @@
 
 P[two min-hashes agree] is the Jaccard similarity of the two sets (Broder 1997); a code is a hash
 of the element that won, cut to `code_bits`, so two codes agree with probability
-p = psi + (1 - psi) / 2^code_bits.
+p = psi + (1 - psi) / 2^code_bits. Elements are told apart by 32 bits per code, which adds about
+n / 2^33 for two sets of n elements (0.0012 for 10 million): `lma.kernels.reference.minhash`.
 """
 
 from __future__ import annotations
@@ -30,11 +31,16 @@ from lma.signatures.stats import LogStats, TableStats
 from lma.signatures.table import SignatureTable
 from lma.signatures.tokens import array_checksum, take_in, token_sets
 
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
-# Streams of the hash family that signatures draw from; codes use 0 ... num_codes - 1.
+# Streams of the hash family that signatures draw from; codes use 0 ... 255.
 STREAM_SAMPLE, STREAM_CODE, STREAM_LABEL = 1 << 20, (1 << 20) + 1, (1 << 20) + 2
+STREAM_ELEMENT = (1 << 20) - 1
+LANES = 8  # codes that kernels hash at a time: minima are held for a multiple of it
+CACHE_LINE = 64
 
 
 class MinHashBuilder:
@@ -52,8 +58,9 @@ class MinHashBuilder:
             of a table that is left out.
         tokens: For tables of size None: the ids to build signatures for, instead of all met.
 
-    Memory: `8 * num_codes + 8` bytes per token of `num_signed`, and 8 bytes per vocabulary token
-    for its support; about 16 more per token of a table of size None.
+    Memory: `4 * num_codes + 8` bytes per token of `num_signed`, `num_codes` rounded up to a
+    multiple of 8, and 8 bytes per vocabulary token for its support; about 16 more per token of a
+    table of size None.
     """
 
     def __init__(
@@ -79,13 +86,13 @@ class MinHashBuilder:
         self.tokens = token_sets(tables, num_signed or {}, tokens or {}, "MinHashBuilder")
         self.hash_version = HASH_VERSION
         self.tables = dict(tables)
+        self._multipliers = code_multipliers(config.seed, -(-config.num_codes // LANES) * LANES)
         self.minima = {
-            name: np.full((t.num_slots, config.num_codes), NOTHING)
-            for name, t in self.tokens.items()
+            name: no_minima(t.num_slots, len(self._multipliers)) for name, t in self.tokens.items()
         }
         self.sampled = {name: np.zeros(len(m), np.int64) for name, m in self.minima.items()}
         self.num_rows = 0
-        self._seeds = stream_seeds(config.seed, config.num_codes)
+        self._element = stream_seed(config.seed, STREAM_ELEMENT)
         self._salts = np.array([table_salt(name) for name in self.tables], dtype=np.uint64)
 
     def update(
@@ -137,13 +144,17 @@ class MinHashBuilder:
 
         minima, sampled = list(self.minima.values()), list(self.sampled.values())
         if self.config.similarity == "rows":
-            update_row_minima(batch.offsets, slots, rows, numbers, self._seeds, minima, sampled)
+            elements = combine(self._element, numbers)
+            update_row_minima(
+                batch.offsets, slots, rows, elements, self._multipliers, minima, sampled
+            )
             return
-        states = None
-        if label is not None:
+        if label is None:
+            states = np.full(batch.num_rows, self._element, np.uint64)
+        else:
             states = combine(stream_seed(self.config.seed, STREAM_LABEL), label)
         update_context_minima(
-            batch.values, batch.offsets, slots, rows, self._salts, states, self._seeds,
+            batch.values, batch.offsets, slots, rows, self._salts, states, self._multipliers,
             minima, sampled,
         )  # fmt: skip
 
@@ -161,7 +172,7 @@ class MinHashBuilder:
             have = len(self.minima[name])
             if tokens.num_slots > have:
                 room = max(tokens.num_slots, have * 3 // 2)
-                minima = np.full((room, self.config.num_codes), NOTHING)
+                minima = no_minima(room, len(self._multipliers))
                 minima[:have] = self.minima[name]
                 sampled = np.zeros(room, np.int64)
                 sampled[:have] = self.sampled[name]
@@ -231,18 +242,40 @@ class MinHashBuilder:
                 )
         return make_table(parts, self.config.seed, {"rows": self.num_rows})
 
-    def _codes(self, name: str, ids: I64, slots: I64) -> U64:
+    def _codes(self, name: str, ids: I64, slots: I64) -> U16:
         """Codes of the winners; a token whose sample is too small hashes its own key instead.
 
         Such a token shares places by chance alone, as an unsigned one does.
         """
+        from lma.kernels.cpu.signatures_minhash import winning_codes
+
         keys = token_keys(np.uint64(table_salt(name)), ids)
-        own = combine(self._seeds, keys[:, None])
-        minima = self.minima[name][slots]
-        seen = self.sampled[name][slots] >= self.config.min_support
-        winner = np.where(seen[:, None] & (minima != NOTHING), minima, own)
-        state = stream_seed(self.config.seed, STREAM_CODE)
-        return combine(state, winner) >> np.uint64(64 - self.config.code_bits)
+        return winning_codes(
+            self.minima[name],
+            self.sampled[name],
+            slots,
+            combine(self._element, keys),
+            self._multipliers[: self.config.num_codes],
+            min_support=self.config.min_support,
+            state=stream_seed(self.config.seed, STREAM_CODE),
+            code_bits=self.config.code_bits,
+        )
+
+
+def code_multipliers(seed: int, num_codes: int) -> U32:
+    """m_c of every code: 24 random bits over the code's number, so that all differ; uint32."""
+    random = stream_seeds(seed, num_codes).astype(np.uint32) & np.uint32(0xFFFFFF00)
+    return random | np.arange(num_codes, dtype=np.uint32)
+
+
+def no_minima(num_tokens: int, num_codes: int) -> U32:
+    """Minima of empty sets, uint32 [tokens, codes]; of 16 codes, each token's are a cache line."""
+    spare = CACHE_LINE // 4
+    memory = np.empty(num_tokens * num_codes + spare, np.uint32)
+    first = -memory.ctypes.data % CACHE_LINE // 4
+    minima = memory[first : first + num_tokens * num_codes].reshape(num_tokens, num_codes)
+    minima.fill(NOTHING)
+    return minima
 
 
 __all__ = ["MinHashBuilder"]

@@ -55,7 +55,9 @@ class RowBatch:
                     f"{who}.update: without offsets, values must be [batch, {num_features}], "
                     f"found {list(ids.shape)}"
                 )
-            flat = np.ascontiguousarray(ids.T).reshape(-1)
+            from lma.kernels.cpu.signatures_bags import by_feature
+
+            flat = by_feature(np.ascontiguousarray(ids))
             return cls(flat, np.arange(len(flat) + 1), num_features, len(ids))
         offs = np.asarray(offsets)
         if (

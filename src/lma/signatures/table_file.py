@@ -18,7 +18,7 @@ from lma.hashing import HASH_VERSION
 from lma.signatures.quantise import Codebooks
 from lma.signatures.section import Section
 
-FORMAT = 1
+FORMAT = 2  # 2: min-hash codes are hashes of 32-bit minima
 FILE_NAME = "signatures.safetensors"
 TENSORS = ("codes", "fingerprints", "overflow_keys")
 

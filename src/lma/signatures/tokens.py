@@ -34,8 +34,11 @@ class Tokens(ABC):
         """`ValueError` if an id cannot belong to the table; nothing is changed."""
 
     @abstractmethod
-    def locate(self, values: I64, grow: bool = True) -> I64:
-        """Slot of every id, -1 for a token that gets no signature; may learn new ids."""
+    def locate(self, values: I64, grow: bool = True, out: I64 | None = None) -> I64:
+        """Slot of every id, -1 for a token that gets no signature; may learn new ids.
+
+        Written into `out` where that is given.
+        """
 
     @abstractmethod
     def count(self, values: I64, slots: I64) -> None:
@@ -90,11 +93,11 @@ class RankedTokens(Tokens):
                 f"{who}.update: id {values[bad]} of table {self.name!r} is outside [0, {self.size})"
             )
 
-    def locate(self, values: I64, grow: bool = True) -> I64:
+    def locate(self, values: I64, grow: bool = True, out: I64 | None = None) -> I64:
         """The id itself, if below `num_signed`."""
         from lma.kernels.cpu.signatures_bags import ranked_slots
 
-        slots = np.empty(len(values), np.int64)
+        slots = np.empty(len(values), np.int64) if out is None else out
         ranked_slots(values, self._slots, slots)
         return slots
 
@@ -158,11 +161,11 @@ class KeyedTokens(Tokens):
     def check(self, values: I64, who: str) -> None:
         """Every int64 is valid."""
 
-    def locate(self, values: I64, grow: bool = True) -> I64:
+    def locate(self, values: I64, grow: bool = True, out: I64 | None = None) -> I64:
         """Through the hash table; new ids are appended if this table grows."""
         from lma.kernels.cpu.signatures_map import find, insert
 
-        slots = np.empty(len(values), np.int64)
+        slots = np.empty(len(values), np.int64) if out is None else out
         if not (self.grows and grow):
             find(values, self._table, self._ids, slots)
             return slots
@@ -272,7 +275,7 @@ def take_in(tokens: Mapping[str, Tokens], batch: RowBatch, who: str) -> I64:
     def run(first: int, last: int) -> None:
         # Every table belongs to one thread, which alone changes its counts.
         for table, where in parts[first:last]:
-            slots[where] = table.locate(batch.values[where])
+            table.locate(batch.values[where], out=slots[where])
             table.count(batch.values[where], slots[where])
 
     if len(batch.values):

@@ -1,4 +1,4 @@
-"""Numba kernels over the bags of a batch: repeated values, supports, slots of ranked tokens."""
+"""Numba kernels over the bags of a batch: its layout, repeated values, supports, ranked slots."""
 
 from __future__ import annotations
 
@@ -8,10 +8,35 @@ import numpy as np
 import numpy.typing as npt
 
 from lma.kernels.cpu import mix
+from lma.kernels.cpu.threads import num_pieces, run_pieces
+
+TILE_ROWS = 64  # rows that all features visit in turn, so that they are read once
+GRAIN = 4096
 
 I64 = npt.NDArray[np.int64]
 
 kernel: Any = mix.kernel  # typed so, its kernels are called without complaint
+
+
+@kernel
+def _by_feature(begin, end, ids, out):  # type: ignore[no-untyped-def]
+    for tile in range(begin, end, TILE_ROWS):
+        for feature in range(ids.shape[1]):
+            for row in range(tile, min(tile + TILE_ROWS, end)):
+                out[feature, row] = ids[row, feature]
+
+
+@kernel
+def _ascend(values, offsets):  # type: ignore[no-untyped-def]
+    # Steps down anywhere, less those from one bag to the next: one loop without branches.
+    steps = 0
+    for i in range(len(values) - 1):
+        steps += values[i + 1] <= values[i]
+    for bag in range(len(offsets) - 1):
+        i = offsets[bag]
+        if 0 < i < offsets[bag + 1]:
+            steps -= values[i] <= values[i - 1]
+    return steps == 0
 
 
 @kernel
@@ -72,11 +97,22 @@ def add_labels(slots, rows, labels, sums):  # type: ignore[no-untyped-def]
             sums[slots[i]] += labels[rows[i]]
 
 
+def by_feature(ids: I64) -> I64:
+    """`ids.T` of [batch, features], contiguous and flat."""
+    out = np.empty(ids.shape[::-1], np.int64)
+    run_pieces(
+        lambda begin, end: _by_feature(begin, end, ids, out), len(ids), num_pieces(len(ids), GRAIN)
+    )
+    return out.reshape(-1)
+
+
 def distinct(values: I64, offsets: I64) -> tuple[I64, I64]:
     """The distinct values of every bag, ascending: (values, offsets)."""
+    if _ascend(values, offsets):
+        return values, offsets
     out, out_offsets = np.empty_like(values), np.empty_like(offsets)
     end = _distinct(values, offsets, out, out_offsets)
     return out[:end], out_offsets
 
 
-__all__ = ["add_labels", "count", "distinct", "first_outside", "ranked_slots"]
+__all__ = ["add_labels", "by_feature", "count", "distinct", "first_outside", "ranked_slots"]

@@ -1,4 +1,25 @@
-"""Min-hash of a batch of log rows, in plain NumPy: the definition that the kernels must equal."""
+"""Min-hash of a batch of log rows, in plain NumPy: the definition that the kernels must equal.
+
+An element of a set is a strong 64-bit hash, two independent halves of 32 bits. Code c orders
+elements by
+
+    hash_c(element) = upper half + m_c * lower half   (mod 2^32)
+
+and keeps the smallest. Over random elements every hash_c is uniform, so two sets' minima are equal
+with probability psi, their Jaccard similarity. Two codes c != d are independent: (hash_c, hash_d)
+is a linear map of the two halves of determinant m_d - m_c, which divides 2^7 up to an odd factor
+because the lower 8 bits of m_c are c. So the share of `codes` equal minima has the variance
+psi (1 - psi) / codes of fully independent hashes (double hashing, Kirsch and Mitzenmacher 2008,
+with random multipliers, so that no three codes stand in a simple relation).
+
+32 bits are enough for sets of many million elements: minima of two disjoint sets of n elements are
+equal by chance with probability
+
+    sum over v of (n / 2^32)^2 (1 - v / 2^32)^(2 n - 2), about n / 2^33
+
+which is 1.2e-5 for n = 100 thousand (less than the 1.5e-5 of a code of 16 bits) and 0.0012 for 10
+million. A sample of rows (`SignatureConfig.sample_rows`) keeps sets smaller than that.
+"""
 
 from __future__ import annotations
 
@@ -7,42 +28,50 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lma.hashing import combine, mix64, token_keys
+from lma.hashing import as_u64, combine, token_keys
 
+U16 = npt.NDArray[np.uint16]
+U32 = npt.NDArray[np.uint32]
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
-NOTHING = np.uint64(0xFFFFFFFFFFFFFFFF)  # the minimum over no elements
+NOTHING = np.uint32(0xFFFFFFFF)  # the minimum over no elements
+
+
+def code_hashes(elements: npt.ArrayLike, multipliers: U32) -> U32:
+    """hash_c of 64-bit elements under every code, uint32 [..., codes]."""
+    halves = as_u64(elements)[..., None]
+    upper = (halves >> np.uint64(32)).astype(np.uint32)
+    return upper + multipliers * halves.astype(np.uint32)
 
 
 def update_row_minima(
     offsets: I64,
     slots: I64,
     rows: I64,
-    row_numbers: I64,
-    seeds: U64,
-    minima: Sequence[U64],
+    elements: U64,
+    multipliers: U32,
+    minima: Sequence[U32],
     sampled: Sequence[I64],
 ) -> None:
     """Min-hash the sets of log rows that tokens occur in (SCMA, Desai et al. 2021, section 5).
 
     For every entry of row r and every code c:
 
-        minima[slot, c] = min(minima[slot, c], hash_c(mix(number of row r)))
+        minima[slot, c] = min(minima[slot, c], hash_c(element of r))
 
     Args:
         offsets: Where bag b of feature f begins, at f * batch + b; int64 [features * batch + 1].
         slots: Place of every entry's token in its table's minima, -1 for none; int64 [entries].
         rows: Positions in the batch of the rows to use, int64 [n].
-        row_numbers: Number in the whole log of every row of the batch, int64 [batch].
-        seeds: State of every code's hash function, uint64 [codes].
-        minima: Per feature, uint64 [tokens, codes]; changed in place.
+        elements: Hash of every row of the batch, uint64 [batch].
+        multipliers: m_c, uint32 [codes]; the kernels take a multiple of 8 codes.
+        minima: Per feature, uint32 [tokens, codes]; changed in place.
         sampled: Per feature, rows used per token, int64 [tokens]; changed in place.
     """
-    row, feature, used = _entries(offsets, rows, len(row_numbers))
-    for code, seed in enumerate(seeds):
-        hashes = combine(seed, mix64(row_numbers))[row]
-        _lower(minima, sampled, feature, slots, used, hashes, code)
+    row, feature, used = _entries(offsets, rows, len(elements))
+    hashes = code_hashes(elements, multipliers)
+    _lower(minima, sampled, feature, slots, used, hashes[row])
 
 
 def update_context_minima(
@@ -51,9 +80,9 @@ def update_context_minima(
     slots: I64,
     rows: I64,
     salts: U64,
-    label_states: U64 | None,
-    seeds: U64,
-    minima: Sequence[U64],
+    states: U64,
+    multipliers: U32,
+    minima: Sequence[U32],
     sampled: Sequence[I64],
 ) -> None:
     """Min-hash the sets of tokens (or of pairs token, label) met in the same rows.
@@ -63,24 +92,59 @@ def update_context_minima(
 
     Args:
         values: Token ids, feature-major, distinct within a bag; int64 [entries].
-        offsets, slots, rows, seeds, minima, sampled: As `update_row_minima`.
+        offsets, slots, rows, multipliers, minima, sampled: As `update_row_minima`.
         salts: Of the features' tables, uint64 [features].
-        label_states: State per row that keys are combined with, uint64 [batch]; None: none.
+        states: What a row's token keys are combined with, uint64 [batch]: one for all rows, or
+            one per label.
     """
-    batch = (len(offsets) - 1) // len(salts)
-    row, feature, used = _entries(offsets, rows, batch)
-    keys = token_keys(salts[feature], values)
-    elements = keys if label_states is None else combine(label_states[row], keys)
-    for code, seed in enumerate(seeds):
-        hashes = combine(seed, elements)
-        order = np.lexsort((hashes, row))
-        sizes = np.bincount(row, minlength=batch)
-        begin = np.cumsum(sizes) - sizes
-        first, second = np.full((2, batch), NOTHING)
-        first[sizes > 0] = hashes[order[begin[sizes > 0]]]
-        second[sizes > 1] = hashes[order[begin[sizes > 1] + 1]]
-        met = np.where(hashes == first[row], second[row], first[row])
-        _lower(minima, sampled, feature, slots, used, met, code)
+    row, feature, used = _entries(offsets, rows, len(states))
+    elements = combine(states[row], token_keys(salts[feature], values))
+    hashes = code_hashes(elements, multipliers)
+    met = np.empty_like(hashes)
+    sizes = np.bincount(row, minlength=len(states))
+    begin = np.cumsum(sizes) - sizes
+    for code in range(len(multipliers)):
+        own = hashes[:, code]
+        order = np.lexsort((own, row))
+        first, second = np.full((2, len(states)), NOTHING)
+        first[sizes > 0] = own[order[begin[sizes > 0]]]
+        second[sizes > 1] = own[order[begin[sizes > 1] + 1]]
+        met[:, code] = np.where(own == first[row], second[row], first[row])
+    _lower(minima, sampled, feature, slots, used, met)
+
+
+def winning_codes(
+    minima: U32,
+    sampled: I64,
+    slots: I64,
+    own: U64,
+    multipliers: U32,
+    *,
+    min_support: int,
+    state: int,
+    code_bits: int,
+) -> U16:
+    """Codes of tokens: a hash of every minimum, cut to `code_bits`; uint16 [n, codes].
+
+    A token used in fewer than `min_support` rows, or whose set is empty, takes its `own` element
+    for its set. Minima of an empty set are all NOTHING; those of other sets are so with
+    probability 2^-64 at most.
+
+    Args:
+        minima: uint32 [tokens, at least codes].
+        sampled: Rows used per token, int64 [tokens].
+        slots: The tokens to code, int64 [n].
+        own: Element that stands for the token itself, uint64 [n].
+        multipliers: uint32 [codes].
+        min_support: Rows that a token's set must be of.
+        state: Of the hash of the winners.
+        code_bits: 1 to 16.
+    """
+    chosen = minima[slots]
+    alone = (sampled[slots] < min_support) | (chosen == NOTHING).all(axis=1)
+    hashes = code_hashes(own, multipliers)
+    winners = np.where(alone[:, None], hashes, chosen[:, : len(multipliers)]).astype(np.uint64)
+    return (combine(state, winners) >> np.uint64(64 - code_bits)).astype(np.uint16)
 
 
 def _entries(offsets: I64, rows: I64, batch: int) -> tuple[I64, I64, npt.NDArray[np.bool_]]:
@@ -91,19 +155,17 @@ def _entries(offsets: I64, rows: I64, batch: int) -> tuple[I64, I64, npt.NDArray
 
 
 def _lower(
-    minima: Sequence[U64],
+    minima: Sequence[U32],
     sampled: Sequence[I64],
     feature: I64,
     slots: I64,
     used: npt.NDArray[np.bool_],
-    hashes: U64,
-    code: int,
+    hashes: U32,
 ) -> None:
     for number, table in enumerate(minima):
         chosen = used & (slots >= 0) & (feature == number)
-        np.minimum.at(table[:, code], slots[chosen], hashes[chosen])
-        if code == 0:
-            np.add.at(sampled[number], slots[chosen], 1)
+        np.minimum.at(table, slots[chosen], hashes[chosen])
+        np.add.at(sampled[number], slots[chosen], 1)
 
 
-__all__ = ["NOTHING", "update_context_minima", "update_row_minima"]
+__all__ = ["NOTHING", "code_hashes", "update_context_minima", "update_row_minima", "winning_codes"]
