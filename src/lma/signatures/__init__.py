@@ -1,5 +1,6 @@
 """What a token is like, in a few codes: builders that read a log, the table they freeze into."""
 
+from lma.signatures.budget import signed_within
 from lma.signatures.checkpoint import FitCheckpoint
 from lma.signatures.config import SignatureConfig
 from lma.signatures.context import ContextCodeBuilder
@@ -29,4 +30,5 @@ __all__ = [
     "fit_context_codes",
     "fit_signatures",
     "freeze_old",
+    "signed_within",
 ]

@@ -344,8 +344,10 @@ class ContextCodeBuilder:
             if count:
                 books, codes, lost[name] = quantise(self._vectors_of(name), count, self.config)
                 self._codebooks[name] = books
-                ids = tokens.ids()[:count]
+                ids = None if isinstance(tokens, RankedTokens) else tokens.ids()[:count]
                 parts.append(SectionParts.of(tokens, ids, codes, self.config, books))
+                # Packed by now; they must not wait for the next table's.
+                del codes
         provenance = {
             "rows": self._count.num_rows,
             "dim": self.config.dim,

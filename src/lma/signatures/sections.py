@@ -36,7 +36,7 @@ class SectionParts:
     def of(
         cls,
         tokens: Tokens,
-        ids: I64,
+        ids: I64 | None,
         codes: npt.NDArray[Any],
         config: SignatureConfig,
         codebooks: Codebooks | None = None,
@@ -45,7 +45,7 @@ class SectionParts:
 
         Args:
             tokens: Of the table; ranked ones get a `prefix` index, others a `fingerprint` index.
-            ids: The tokens to sign; 0, 1, ... for ranked ones.
+            ids: The tokens to sign; None for ranked ones, which are 0, 1, ...
             codes: One row per token, [tokens, num_codes].
             config: Kind, similarity, widths.
             codebooks: Of learned codes.
@@ -56,9 +56,9 @@ class SectionParts:
             config.similarity,
             config.num_codes,
             config.code_bits,
-            len(ids),
+            len(codes),
         )
-        if isinstance(tokens, RankedTokens):
+        if isinstance(tokens, RankedTokens) or ids is None:
             return cls(section, pack_codes(codes, config.code_bits), codebooks=codebooks)
         keys = token_keys(np.uint64(table_salt(tokens.name)), ids)
         index = FingerprintIndex.build(keys)
