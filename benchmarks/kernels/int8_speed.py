@@ -61,7 +61,8 @@ def main() -> None:
                     "benchmark": "kernels/int8_speed", "dim": dim, "block": block,
                     "compression": compression, "batch": arguments.batch, "scale": arguments.scale,
                     "clock": arguments.clock, "float32_ms": medians[0], "int8_ms": medians[1],
-                    "float32_bytes": sizes_of[0], "int8_bytes": sizes_of[1], "largest_error_over_std": float(moved) / std,
+                    "float32_bytes": sizes_of[0], "int8_bytes": sizes_of[1],
+                    "largest_error_over_std": float(moved) / std,
                     **circumstances(),
                 }  # fmt: skip
                 with arguments.out.open("a") as file:
