@@ -31,7 +31,7 @@ def main() -> None:
         help="cpu: time of one thread, for a busy machine; needs --threads 1",
     )  # fmt: skip
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kernels.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kernels-model.jsonl"))
     arguments = parser.parse_args()
     if arguments.clock == "cpu" and arguments.threads != 1:
         parser.error("--clock cpu needs --threads 1")
