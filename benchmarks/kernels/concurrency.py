@@ -61,7 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--count", type=int, default=150, help="batches per worker")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kernels.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kernels-model.jsonl"))
     arguments = parser.parse_args()
     prepare()
     wanted = work(arguments.count)

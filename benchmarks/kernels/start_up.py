@@ -47,7 +47,7 @@ def main() -> None:
                 "benchmark": "kernels/start_up", "cache": name, "import_s": imported,
                 "first_step_s": first, "process_s": whole, **circumstances(),
             }  # fmt: skip
-            with Path("benchmarks/results/kernels.jsonl").open("a") as file:
+            with Path("benchmarks/results/kernels-model.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             sys.stdout.write(
                 f"{name}: import {imported:.2f} s, first step {first:.2f} s, "

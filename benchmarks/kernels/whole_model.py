@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=4, help="cardinalities are divided by it")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kernels.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kernels-model.jsonl"))
     arguments = parser.parse_args()
     if arguments.child:
         sys.stdout.write(json.dumps(child(json.loads(arguments.child))) + "\n")
