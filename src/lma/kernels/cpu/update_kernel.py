@@ -124,8 +124,8 @@ def update_block(
 @kernel
 def update_buckets(
     kind: Any, weight: Any, state: Any, second: Any, lr: Any, eps: Any, beta1: Any, beta2: Any,
-    grad: Any, unit: Any, units: Any, sources: Any, factors: Any, lengths: Any, bounds: Any,
-    shift: Any, seen: Any, values: Any, found: Any, first: Any, last: Any,
+    grad: Any, unit: Any, touches: Any, factors: Any, lengths: Any, bounds: Any, shift: Any,
+    seen: Any, values: Any, found: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Sum and apply the gradients of buckets first ... last - 1.
 
@@ -134,7 +134,7 @@ def update_buckets(
         weight: float32 [floats], changed.
         state, second: The optimizer's state, float32, changed; empty where it has none.
         lr, eps, beta1, beta2: float32; the rate as corrected for this step.
-        grad, units, sources, factors, lengths: Of `place_touches`.
+        grad, touches, factors, lengths: Of `place_touches`.
         seen: Scratch, int32 [1 << shift], -1 everywhere before and after.
         values: Scratch, float32 [most distinct units of a bucket * unit].
         found: Scratch, int32 [most distinct units of a bucket].
@@ -145,21 +145,21 @@ def update_buckets(
         end = bounds[b + 1]
         for at in range(bounds[b], end):
             # What the next touches and this bucket's updates will read is on its way meanwhile.
-            prefetch(grad, np.int64(sources[min(at + AHEAD, end - 1)]))
-            local = np.uint64(units[at] - base)
+            prefetch(grad, np.int64(touches[min(at + AHEAD, end - 1), 1]))
+            local = np.uint64(touches[at, 0] - base)
             row = np.int64(seen[local])
             if row < 0:
                 row = np.int64(count)
                 count += 1
                 seen[local] = row
-                u = np.int64(units[at])
+                u = np.int64(touches[at, 0])
                 found[row] = u
                 prefetch(weight, u * unit)
                 if state.shape[0] == weight.shape[0]:
                     prefetch(state, u * unit)
                 for i in range(row * unit, row * unit + unit):
                     values[i] = 0
-            add_touch(grad, unit, sources, factors, lengths, at, values, row)
+            add_touch(grad, unit, touches, factors, lengths, at, values, row)
         for i in range(count):
             u = np.int64(found[i])
             seen[np.uint64(u - base)] = -1
