@@ -118,8 +118,20 @@ def place_touches(
         lengths: Written, int32 [touches]: floats of the touch; or empty: all are whole units.
     """
     chunk_units = max(1, chunk // unit)
+    plain = chunk == unit and factors.shape[0] == 0 and lengths.shape[0] == 0
     for e in range(first, last):
         t = tables[e]
+        if plain and rows[t, PRIVATE_UNITS] == 0:
+            source = places[e]
+            for j in range(rows[t, CHUNKS]):
+                u = np.int64(starts[e, lead + j])
+                bucket = np.uint64(u >> shift)
+                at = np.uint64(cursors[bucket])
+                cursors[bucket] = at + np.uint64(1)
+                touches[at, _UNIT] = u
+                touches[at, _SOURCE] = source
+                source += unit
+            continue
         scale = scales[e]
         source = places[e]
         stop = source + rows[t, DIM]
