@@ -9,6 +9,7 @@ import numpy as np
 
 from lma.kernels.cpu.mix import inlined, kernel
 from lma.kernels.cpu.prefetch import prefetch
+from lma.kernels.cpu.runs import copy_run
 from lma.kernels.cpu.touch_kernel import add_touch
 from lma.kernels.update import UpdateKind
 
@@ -16,7 +17,7 @@ _SGD, _ADAGRAD = int(UpdateKind.SGD), int(UpdateKind.ADAGRAD)
 _BLOCK_ADAGRAD = int(UpdateKind.BLOCK_ADAGRAD)
 _1, _2, _3, _4, _8, _12 = (np.uint64(i) for i in (1, 2, 3, 4, 8, 12))
 _ONE = np.float32(1)
-AHEAD = 8  # touches whose gradients are asked for early
+AHEAD = 16  # touches whose gradients are asked for early
 
 
 @inlined
@@ -129,6 +130,7 @@ def update_bucket(
 ) -> Any:  # fmt: skip
     """Sum and apply the gradients of touches first ... last - 1, of units from `base` on."""
     count = 0
+    whole = factors.shape[0] == 0 and lengths.shape[0] == 0
     per_float = state.shape[0] == weight.shape[0]
     for at in range(first, last):
         # What the next touches and this bucket's updates will read is on its way meanwhile.
@@ -144,6 +146,9 @@ def update_bucket(
             prefetch(weight, u * unit)
             if per_float:
                 prefetch(state, u * unit)
+            if whole:
+                copy_run(grad, np.int64(touches[at, 1]), unit, values, row * unit)
+                continue
             for i in range(unit):
                 values[np.uint64(row * unit + i)] = 0
         add_touch(grad, unit, touches, factors, lengths, at, values, row)
