@@ -86,7 +86,7 @@ def run_pieces(run: Callable[[int, int], None], work: int, pieces: int) -> None:
         while (i := next(turn)) < pieces:
             try:
                 run(bounds[i], bounds[i + 1])
-            except BaseException as error:
+            except BaseException as error:  # noqa: PERF203 the other pieces go on
                 errors.append(error)
 
     parallel = None if _forked else _openmp()
