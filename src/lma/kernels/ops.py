@@ -26,7 +26,7 @@ _BAGS = "Tensor? offsets, Tensor? factors, Tensor numbers, Tensor columns, Tenso
 
 # Ops defined one level below `torch.library.custom_op`, whose checks at every call cost more than
 # the small kernels; `opcheck` makes them once, in the tests.
-_library = torch.library.Library("lma", "DEF")
+_library: Any = torch.library.Library("lma", "DEF")  # type: ignore[no-untyped-call]
 
 
 def _op(name: str, schema: str, default: Any) -> Any:
