@@ -82,12 +82,13 @@ def run_pieces(run: Callable[[int, int], None], work: int, pieces: int) -> None:
     errors: list[BaseException] = []
 
     def take(_: Any = None) -> None:
-        # Of all threads together: `next` of a count is one step under the GIL.
-        while (i := next(turn)) < pieces:
-            try:
+        try:
+            # Of all threads together: `next` of a count is one step under the GIL.
+            while (i := next(turn)) < pieces:
                 run(bounds[i], bounds[i + 1])
-            except BaseException as error:  # noqa: PERF203 the other pieces go on
-                errors.append(error)
+        # Whatever it is, an interrupt too: OpenMP's threads have nobody to raise it to.
+        except BaseException as error:
+            errors.append(error)
 
     parallel = None if _forked else _openmp()
     if parallel is not None:
