@@ -6,8 +6,9 @@ next piece. Kernels never wait for one another, so callers cannot block each oth
 
 The threads are torch's own, those of the OpenMP library that torch has loaded: after every
 parallel operation of torch they spin for some milliseconds in wait for the next one, and threads
-of ours would have to share their cores (a lookup after a matrix product took twice as long). Where that library is another than GNU's, and in the child of a fork, which has none of
-its parent's threads, a pool that belongs to the process does the same.
+of ours would have to share their cores (a lookup after a matrix product took twice as long). Where
+that library is another than GNU's, and in the child of a fork, which has none of its parent's
+threads, a pool that belongs to the process does the same.
 """
 
 from __future__ import annotations
