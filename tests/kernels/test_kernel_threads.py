@@ -12,6 +12,7 @@ import pytest
 import torch
 from rule_cases import Case, named_case, one_hot_ids
 
+from lma.kernels.cpu import threads
 from lma.kernels.cpu.threads import run_pieces
 from lma.kernels.lookup import lookup
 
@@ -83,6 +84,7 @@ import os, sys
 sys.path.insert(0, sys.argv[1])
 from concurrent.futures import ThreadPoolExecutor
 import numpy as np
+from lma.kernels.cpu import threads
 from lma.kernels.cpu.threads import run_pieces
 
 def total(pieces):
@@ -111,6 +113,23 @@ def test_the_pool_is_made_anew_after_a_fork() -> None:
     assert done.returncode == 0, done.stderr.decode()
 
 
+@pytest.fixture(params=["torch's threads", "own pool"])
+def either_threads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels on the threads of torch's OpenMP library, and on those used where it has none."""
+    if request.param == "own pool":
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
+    elif threads._openmp() is None:
+        pytest.skip("torch's threads are not GNU OpenMP's here")
+
+
+@pytest.mark.usefixtures("either_threads")
+def test_pieces_run_at_the_same_time() -> None:
+    # Each waits for the others: on fewer threads than pieces they would never meet.
+    together = threading.Barrier(3, timeout=60)
+    run_pieces(lambda first, last: together.wait() and None, 3, 3)
+
+
+@pytest.mark.usefixtures("either_threads")
 def test_an_exception_of_a_piece_is_raised_after_all_have_ended() -> None:
     ended = []
 
@@ -124,6 +143,16 @@ def test_an_exception_of_a_piece_is_raised_after_all_have_ended() -> None:
     assert sorted(ended) == [0, 50, 75]
 
 
+@pytest.mark.usefixtures("either_threads")
+def test_an_interrupt_of_a_piece_reaches_the_caller() -> None:
+    def run(first: int, last: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_pieces(run, 100, 4)
+
+
+@pytest.mark.usefixtures("either_threads")
 def test_pieces_cover_the_work_once() -> None:
     for total, pieces in ((0, 1), (1, 1), (7, 3), (3, 3), (100, 8)):
         counts = [0] * total

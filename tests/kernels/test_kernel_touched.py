@@ -15,7 +15,7 @@ from torch import Tensor
 import lma
 from lma.allocation import Full, Hashed, Robe
 from lma.kernels import ops
-from lma.kernels.layout import Kind
+from lma.kernels.layout import Column, Kind
 from lma.kernels.lookup import lookup
 from lma.kernels.reference import touched as reference
 from lma.kernels.touched import Touched, lookup_touched
@@ -185,6 +185,40 @@ def test_updates_equal_the_reference(kind: UpdateKind, dtype: torch.dtype) -> No
         results.append(held)
     for found, wanted in zip(*results, strict=True):
         torch.testing.assert_close(found, wanted)
+
+
+# One id per feature, sums, whole blocks: the case that kernels have loops of their own for.
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("unit", [1, 4, 8, 16])
+@pytest.mark.parametrize("kind", list(UpdateKind))
+def test_updates_of_whole_blocks_equal_the_reference(
+    kind: UpdateKind, unit: int, threads: int, torch_threads: None
+) -> None:
+    torch.set_num_threads(threads)
+    # Several of the kernel's buckets, blocks touched once and several times.
+    case = make_case(0, [(Kind.UNSIGNED, "prefix")] * 2, [48] * 2, [0] * 2, unit)
+    case.rule.layout[:, Column.HASHED_BLOCKS] = 9000
+    case.num_blocks = 9000
+    rule, ids, numbers, columns, modes, _, width = arguments(case, 900, False)
+    starts = ops.starts(
+        ids, numbers, *rule[:6], case.unit, rule.chunk, rule.stride, rule.lead, case.pieces
+    )
+    modes = torch.zeros_like(modes)
+    touched = (starts, None, None, numbers, columns, modes, rule.layout, rule.chunk, rule.lead)
+    generator = torch.Generator().manual_seed(0)
+    grad = torch.randn(900, width, generator=generator, dtype=torch.float64)
+    shape = (case.num_blocks,) if kind == UpdateKind.BLOCK_ADAGRAD else case.weight().shape
+    state, second = (torch.rand(shape, generator=generator, dtype=torch.float64) for _ in range(2))
+    results = []
+    for update, dtype in (
+        (ops.fused_update, torch.float32), (reference.fused_update, torch.float64),
+    ):  # fmt: skip
+        held = [case.weight(dtype), state.to(dtype), second.to(dtype)]
+        update(*held, grad.to(dtype), *touched, int(kind), 0.1, 1e-8, 0.9, 0.999)
+        results.append(held)
+    for found, wanted in zip(*results, strict=True):
+        # Sums of many terms of size one, whose roundings add up to some 1e-5.
+        torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=1e-4)
 
 
 def _tables(case: Case, offsets: Tensor, total: int) -> Tensor:

@@ -24,8 +24,23 @@ _RULE = (
 _BAGS = "Tensor? offsets, Tensor? factors, Tensor numbers, Tensor columns, Tensor modes"
 
 
+# Ops defined one level below `torch.library.custom_op`, whose checks at every call cost more than
+# the small kernels; `opcheck` makes them once, in the tests.
+_library: Any = torch.library.Library("lma", "DEF")  # type: ignore[no-untyped-call]
+
+
 def _op(name: str, schema: str, default: Any) -> Any:
-    return torch.library.custom_op(f"lma::{name}", default, mutates_args=(), schema=schema)
+    _library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    _library.impl(name, default, "CompositeExplicitAutograd")
+    return getattr(torch.ops.lma, name).default
+
+
+def _kernel(op: Any, device: str) -> Any:
+    return torch.library.impl(op.name(), device, lib=_library)
+
+
+def _fake(op: Any) -> Any:
+    return torch.library.register_fake(op.name(), lib=_library)
 
 
 def gpu(function: Any) -> Any:
@@ -46,14 +61,14 @@ accept_ids = _op(
 )
 
 
-@accept_ids.register_kernel("cpu")  # type: ignore[untyped-decorator]
+@_kernel(accept_ids, "cpu")  # type: ignore[untyped-decorator]
 def _accept_ids_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import accept as cpu
 
     return cpu.accept_ids(*args)
 
 
-@accept_ids.register_fake  # type: ignore[untyped-decorator]
+@_fake(accept_ids)  # type: ignore[untyped-decorator]
 def _accept_ids_fake(ids: Tensor, *args: Any) -> Tensor:
     return torch.empty_like(ids, memory_format=torch.contiguous_format)
 
@@ -65,7 +80,7 @@ accept_offsets = _op(
 )
 
 
-@accept_offsets.register_fake  # type: ignore[untyped-decorator]
+@_fake(accept_offsets)  # type: ignore[untyped-decorator]
 def _accept_offsets_fake(offsets: Tensor, total: int, argument: str) -> Tensor:
     return offsets.new_empty(offsets.shape, dtype=torch.int64)
 
@@ -80,19 +95,19 @@ starts = _op(
 )
 
 
-@starts.register_kernel("cpu")  # type: ignore[untyped-decorator]
+@_kernel(starts, "cpu")  # type: ignore[untyped-decorator]
 def _starts_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import lookup as cpu
 
     return cpu.starts(*args)
 
 
-@starts.register_kernel("cuda")  # type: ignore[untyped-decorator]
+@_kernel(starts, "cuda")  # type: ignore[untyped-decorator]
 def _starts_cuda(*args: Any) -> Tensor:
     return gpu(reference.starts)(*args)  # type: ignore[no-any-return]
 
 
-@starts.register_fake  # type: ignore[untyped-decorator]
+@_fake(starts)  # type: ignore[untyped-decorator]
 def _starts_fake(ids: Tensor, *args: Any) -> Tensor:
     return ids.new_empty(ids.shape[0], args[-1], dtype=torch.int32)
 
@@ -107,19 +122,19 @@ lookup = _op(
 )
 
 
-@lookup.register_kernel("cpu")  # type: ignore[untyped-decorator]
+@_kernel(lookup, "cpu")  # type: ignore[untyped-decorator]
 def _lookup_cpu(*args: Any) -> tuple[Tensor, Tensor]:
     from lma.kernels.cpu import lookup as cpu
 
     return cpu.lookup(*args)
 
 
-@lookup.register_kernel("cuda")  # type: ignore[untyped-decorator]
+@_kernel(lookup, "cuda")  # type: ignore[untyped-decorator]
 def _lookup_cuda(*args: Any) -> tuple[Tensor, Tensor]:
     return gpu(reference.lookup)(*args)  # type: ignore[no-any-return]
 
 
-@lookup.register_fake  # type: ignore[untyped-decorator]
+@_fake(lookup)  # type: ignore[untyped-decorator]
 def _lookup_fake(
     weight: Tensor, ids: Tensor, offsets: Tensor | None, factors: Any, numbers: Tensor, *args: Any
 ) -> tuple[Tensor, Tensor]:
@@ -157,7 +172,9 @@ def _lookup_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
     return tuple(grads)
 
 
-lookup.register_autograd(_lookup_backward, setup_context=_remember)
+torch.library.register_autograd(
+    lookup.name(), _lookup_backward, setup_context=_remember, lib=_library
+)
 
 
 # --- lookup in an int8 memory, for inference ------------------------------------------------
@@ -170,14 +187,14 @@ lookup_quantised = _op(
 )
 
 
-@lookup_quantised.register_kernel("cpu")  # type: ignore[untyped-decorator]
+@_kernel(lookup_quantised, "cpu")  # type: ignore[untyped-decorator]
 def _lookup_quantised_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import quantised as cpu
 
     return cpu.lookup_quantised(*args)
 
 
-@lookup_quantised.register_kernel("cuda")  # type: ignore[untyped-decorator]
+@_kernel(lookup_quantised, "cuda")  # type: ignore[untyped-decorator]
 def _lookup_quantised_cuda(*args: Any) -> Tensor:
     # Two values to a byte have no Triton kernel yet.
     if args[0].dtype == torch.uint8:
@@ -185,7 +202,7 @@ def _lookup_quantised_cuda(*args: Any) -> Tensor:
     return gpu(quantised.lookup_quantised)(*args)  # type: ignore[no-any-return]
 
 
-@lookup_quantised.register_fake  # type: ignore[untyped-decorator]
+@_fake(lookup_quantised)  # type: ignore[untyped-decorator]
 def _lookup_quantised_fake(
     values: Tensor, scales: Tensor, ids: Tensor, offsets: Any, factors: Any, numbers: Tensor,
     *args: Any,
@@ -204,19 +221,19 @@ lookup_grad = _op(
 )
 
 
-@lookup_grad.register_kernel("cpu")  # type: ignore[untyped-decorator]
+@_kernel(lookup_grad, "cpu")  # type: ignore[untyped-decorator]
 def _lookup_grad_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import lookup as cpu
 
     return cpu.lookup_grad(*args)
 
 
-@lookup_grad.register_kernel("cuda")  # type: ignore[untyped-decorator]
+@_kernel(lookup_grad, "cuda")  # type: ignore[untyped-decorator]
 def _lookup_grad_cuda(*args: Any) -> Tensor:
     return gpu(reference.lookup_grad)(*args)  # type: ignore[no-any-return]
 
 
-@lookup_grad.register_fake  # type: ignore[untyped-decorator]
+@_fake(lookup_grad)  # type: ignore[untyped-decorator]
 def _lookup_grad_fake(grad: Tensor, *args: Any) -> Tensor:
     return grad.new_empty(args[-2], args[-1])
 
@@ -231,19 +248,19 @@ factors_grad = _op(
 )
 
 
-@factors_grad.register_kernel("cpu")  # type: ignore[untyped-decorator]
+@_kernel(factors_grad, "cpu")  # type: ignore[untyped-decorator]
 def _factors_grad_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import lookup as cpu
 
     return cpu.factors_grad(*args)
 
 
-@factors_grad.register_kernel("cuda")  # type: ignore[untyped-decorator]
+@_kernel(factors_grad, "cuda")  # type: ignore[untyped-decorator]
 def _factors_grad_cuda(*args: Any) -> Tensor:
     return gpu(reference.factors_grad)(*args)  # type: ignore[no-any-return]
 
 
-@factors_grad.register_fake  # type: ignore[untyped-decorator]
+@_fake(factors_grad)  # type: ignore[untyped-decorator]
 def _factors_grad_fake(weight: Tensor, grad: Tensor, starts: Tensor, *args: Any) -> Tensor:
     return weight.new_empty(starts.shape[0])
 
@@ -258,43 +275,41 @@ touched_grad = _op(
 )
 
 
-@touched_grad.register_kernel("cpu")  # type: ignore[untyped-decorator]
+@_kernel(touched_grad, "cpu")  # type: ignore[untyped-decorator]
 def _touched_grad_cpu(*args: Any) -> tuple[Tensor, Tensor]:
     from lma.kernels.cpu import touched as cpu
 
     return cpu.touched_grad(*args)
 
 
-@touched_grad.register_kernel("cuda")  # type: ignore[untyped-decorator]
+@_kernel(touched_grad, "cuda")  # type: ignore[untyped-decorator]
 def _touched_grad_cuda(*args: Any) -> tuple[Tensor, Tensor]:
     return gpu(touched.touched_grad)(*args)  # type: ignore[no-any-return]
 
 
-@touched_grad.register_fake  # type: ignore[untyped-decorator]
+@_fake(touched_grad)  # type: ignore[untyped-decorator]
 def _touched_grad_fake(grad: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     count = torch.library.get_ctx().new_dynamic_size()
     return grad.new_empty(count, dtype=torch.int64), grad.new_empty(count, args[-1])
 
 
-fused_update = torch.library.custom_op(
-    "lma::fused_update",
+# It changes its first three arguments; autograd learns that from its caller (`increment_version`).
+fused_update = _op(
+    "fused_update",
+    "(Tensor(a!) weight, Tensor(b!) state, Tensor(c!) second, Tensor grad, Tensor starts, "
+    f"{_BAGS}, Tensor layout, int chunk, int lead, int kind, float lr, float eps, "
+    "float beta1, float beta2) -> ()",
     touched.fused_update,
-    mutates_args=("weight", "state", "second"),
-    schema=(
-        "(Tensor(a!) weight, Tensor(b!) state, Tensor(c!) second, Tensor grad, Tensor starts, "
-        f"{_BAGS}, Tensor layout, int chunk, int lead, int kind, float lr, float eps, "
-        "float beta1, float beta2) -> ()"
-    ),
 )
 
 
-@fused_update.register_kernel("cpu")
+@_kernel(fused_update, "cpu")  # type: ignore[untyped-decorator]
 def _fused_update_cpu(*args: Any) -> None:
     from lma.kernels.cpu import touched as cpu
 
     cpu.fused_update(*args)
 
 
-@fused_update.register_fake
+@_fake(fused_update)  # type: ignore[untyped-decorator]
 def _fused_update_fake(*args: Any) -> None:
     return None

@@ -150,6 +150,8 @@ class FusedOptimizer:
                 weight.detach(), self._state, self._second, grad, *touched,
                 int(METHODS[self.method]), lr, self.eps, *self.betas,
             )  # fmt: skip
+        # A graph that still needs the weights as they were must say so instead of using these.
+        torch.autograd.graph.increment_version(weight)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,8 +22,9 @@ def accept_range(ids: Any, numbers: Any, sizes: Any, policy: Any, out: Any) -> A
     f = 0
     for e in range(ids.shape[0]):
         token = ids[e]
-        size = sizes[numbers[f]]
-        if size >= 0 and (token < 0 or token >= size):
+        size = sizes[np.uint64(numbers[f])]
+        # Unsigned, negative ids are large, and so is the -1 of a table that takes any id.
+        if np.uint64(token) >= np.uint64(size) and size >= 0:
             if policy == _WRAP and size > 0:
                 token = token % size
             elif policy == _CLAMP and size > 0:

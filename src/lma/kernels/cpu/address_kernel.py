@@ -23,7 +23,6 @@ DIM, PRIVATE_BASE, NUM_PRIVATE, PRIVATE_DIM = (int(c) for c in list(Column)[11:1
 CODED_BASE, CODED_BLOCKS, HASHED_BASE, HASHED_BLOCKS = (int(c) for c in list(Column)[15:19])
 COLUMNS = len(Column)
 CHUNKS, PRIVATE_UNITS, ROW_BYTES = COLUMNS, COLUMNS + 1, COLUMNS + 2  # added by `scale_rows`
-MAX_CODES = 256
 AHEAD = 16  # tokens whose signatures are on their way
 UNSIGNED, RANDOM, WHOLE = int(Kind.UNSIGNED), int(Kind.RANDOM), int(Kind.WHOLE)
 _LANES = LANES
@@ -105,7 +104,7 @@ def read_code(codes: Any, base: Any, bits: Any, which: Any) -> Any:
 @inlined
 def write_starts(
     token: Any, t: Any, rows: Any, seeds: Any, states: Any, draws: Any, codes: Any,
-    fingerprints: Any, overflow: Any, stride: Any, lead: Any, own: Any, work: Any, out: Any, e: Any,
+    fingerprints: Any, overflow: Any, stride: Any, lead: Any, out: Any, e: Any,
 ) -> Any:  # fmt: skip
     """Starts of one token in units: row `e` of `out`, int32 [entries, pieces]; unused ones -1.
 
@@ -115,8 +114,6 @@ def write_starts(
         rows, states: Of `scale_rows`.
         stride: Units from block to block.
         lead: 1: column 0 is the private part's.
-        own: Scratch for one signature's codes, uint64 [MAX_CODES].
-        work: Scratch for the hashes of its chunks, uint64 [2, chunks].
     """
     chunks = rows[t, CHUNKS]
     if lead:
@@ -152,26 +149,12 @@ def write_starts(
     bits = np.uint64(rows[t, CODE_BITS])
     first = np.uint64(rows[t, CODE_BASE] + slot * rows[t, ROW_BYTES])
     if kind == RANDOM:
-        # Code after code over all chunks, and codes picked apart from hashing: these loops are
-        # vectorised, those over the codes of one chunk are not.
-        unpacked = chunks * draws.shape[1] > num_codes
-        if unpacked:
-            for i in range(num_codes):
-                own[np.uint64(i)] = read_code(codes, first, bits, np.uint64(i))
+        power = draws.shape[1]
         for j in range(chunks):
-            work[0, j] = states[t, j]
-        for k in range(draws.shape[1]):
-            if unpacked:
-                for j in range(chunks):
-                    work[1, j] = own[np.uint64(draws[j, k])]
-            else:
-                for j in range(chunks):
-                    work[1, j] = read_code(codes, first, bits, np.uint64(draws[j, k]))
-            for j in range(chunks):
-                work[0, j] = combine(work[0, j], work[1, j])
-        for j in range(chunks):
-            block = reduce_range(work[0, j], size)
-            out[e, lead + j] = base + np.int64(block) * stride
+            h = states[t, j]
+            for k in range(power):
+                h = combine(h, read_code(codes, first, bits, np.uint64(draws[j, k])))
+            out[e, lead + j] = base + np.int64(reduce_range(h, size)) * stride
     else:
         # which = j * num_codes // chunks, without a division.
         which, rest = 0, 0
@@ -201,8 +184,8 @@ def prefetch_signature(
 @kernel
 def starts_range(
     ids: Any, numbers: Any, rows: Any, seeds: Any, states: Any, draws: Any, codes: Any,
-    fingerprints: Any, overflow: Any, stride: Any, lead: Any, own: Any, work: Any, out: Any,
-    shift: Any, weight: Any, unit: Any, early: Any, first: Any, last: Any,
+    fingerprints: Any, overflow: Any, stride: Any, lead: Any, out: Any, shift: Any, weight: Any,
+    unit: Any, early: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Starts of entries first ... last - 1, of tables numbers[e % len(numbers)].
 
@@ -224,7 +207,7 @@ def starts_range(
                 g = 0
         write_starts(
             ids[e], numbers[f], rows, seeds, states, draws, codes, fingerprints, overflow,
-            stride, lead, own, work, out, e - shift,
+            stride, lead, out, e - shift,
         )  # fmt: skip
         if early:
             for j in range(out.shape[1]):

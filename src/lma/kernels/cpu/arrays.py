@@ -1,4 +1,4 @@
-"""Torch tensors as the arrays that kernels take, and kernels' scratch memory."""
+"""Torch tensors as the arrays that kernels take."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lma.kernels.cpu.address_kernel import COLUMNS, MAX_CODES, scale_rows
+from lma.kernels.cpu.address_kernel import COLUMNS, scale_rows
 
 _NO_INTEGERS = np.empty(0, np.int64)
 NO_FLOATS = np.empty(0, np.float32)
@@ -25,11 +25,6 @@ def bag_arrays(offsets: Tensor | None, factors: Tensor | None) -> tuple[Any, Any
         _NO_INTEGERS if offsets is None else array(offsets),
         NO_FLOATS if factors is None else array(factors.to(torch.float32)),
     )
-
-
-def scratch(seeds: Tensor) -> tuple[Any, Any]:
-    """One thread's memory for `write_starts`."""
-    return np.empty(MAX_CODES, np.uint64), np.empty((2, len(seeds)), np.uint64)
 
 
 def scaled(layout: Tensor, seeds: Tensor, unit: int, chunk: int) -> tuple[Any, Any]:

@@ -87,7 +87,7 @@ def add_tile(
 def lookup_range(
     weight: Any, ids: Any, offsets: Any, factors: Any, numbers: Any, columns: Any, modes: Any,
     rows: Any, seeds: Any, states: Any, draws: Any, codes: Any, fingerprints: Any, overflow: Any,
-    unit: Any, chunk: Any, stride: Any, lead: Any, starts: Any, own: Any, work: Any, out: Any,
+    unit: Any, chunk: Any, stride: Any, lead: Any, starts: Any, out: Any,
     width: Any, keep: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Output slots first ... last - 1, and the starts of all their entries.
@@ -102,7 +102,6 @@ def lookup_range(
         modes: 1 where a feature's bags are averaged, else 0.
         unit, chunk, stride: Floats of a row of the memory, of a chunk; units between blocks.
         starts: int32, written: [entries, pieces] with `keep`, else scratch [TILE, pieces].
-        own, work: Scratch, uint64 [MAX_CODES] and [2, chunks].
         out: float32 [batch * width].
     """
     features = numbers.shape[0]
@@ -115,7 +114,7 @@ def lookup_range(
                 shift = tile
             starts_range(
                 ids, numbers, rows, seeds, states, draws, codes, fingerprints, overflow, stride,
-                lead, own, work, starts, shift, weight, unit,
+                lead, starts, shift, weight, unit,
                 early, tile, end,
             )  # fmt: skip
             copy_tile(
@@ -138,7 +137,7 @@ def lookup_range(
                 shift = tile
             starts_range(
                 ids, numbers[f : f + 1], rows, seeds, states, draws, codes, fingerprints,
-                overflow, stride, lead, own, work, starts, shift, weight, unit,
+                overflow, stride, lead, starts, shift, weight, unit,
                 early, tile, end,
             )  # fmt: skip
             add_tile(

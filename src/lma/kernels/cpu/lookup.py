@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lma.kernels.cpu.address_kernel import starts_range
-from lma.kernels.cpu.arrays import NO_FLOATS, array, bag_arrays, scaled, scratch
+from lma.kernels.cpu.arrays import NO_FLOATS, array, bag_arrays, scaled
 from lma.kernels.cpu.gather_kernel import TILE, lookup_range
 from lma.kernels.cpu.scatter_kernel import dot_range, scatter_range, sum_shards
 from lma.kernels.cpu.threads import num_pieces, run_pieces
@@ -44,7 +44,7 @@ def starts(
     target = out.numpy()
 
     def run(first: int, last: int) -> None:
-        starts_range(*fixed, *scratch(seeds), target, 0, NO_FLOATS, unit, False, first, last)
+        starts_range(*fixed, target, 0, NO_FLOATS, unit, False, first, last)
 
     run_pieces(run, len(ids), num_pieces(len(ids) * (pieces + 4), GRAIN))
     return out
@@ -98,7 +98,7 @@ def lookup(
 
     def run(first: int, last: int) -> None:
         places = target if keep else np.empty((TILE, pieces), np.int32)
-        lookup_range(*before, places, *scratch(seeds), flat, width, keep, first, last)
+        lookup_range(*before, places, flat, width, keep, first, last)
 
     run_pieces(run, slots, num_pieces(out.numel() + len(ids) * pieces, GRAIN))
     return out, kept

@@ -17,6 +17,8 @@ from lma.kernels.cpu.gather_kernel import MEAN
 from lma.kernels.cpu.mix import inlined, kernel
 from lma.kernels.cpu.runs import add_run
 
+_UNIT, _SOURCE = 0, 1  # columns of `touches`
+
 
 @kernel
 def describe_entries(
@@ -35,9 +37,9 @@ def describe_entries(
     one_hot = offsets.shape[0] == 0
     weighted = factors.shape[0] > 0
     batch = 0 if one_hot else (offsets.shape[0] - 1) // features
+    r = first // features
+    f = first - r * features
     for s in range(first, last):
-        r = s // features
-        f = s - r * features
         low, high = s, s + 1
         if not one_hot:
             low, high = offsets[f * batch + r], offsets[f * batch + r + 1]
@@ -48,6 +50,10 @@ def describe_entries(
             places[e] = r * width + columns[f]
             scales[e] = factors[e] * share if weighted else share
             tables[e] = numbers[f]
+        f += 1
+        if f == features:
+            f = 0
+            r += 1
 
 
 @inlined
@@ -80,7 +86,7 @@ def count_touches(
 @inlined
 def place_touch(
     u: Any, num_blocks: Any, shift: Any, source: Any, length: Any, scale: Any, cursors: Any,
-    units: Any, sources: Any, factors: Any, lengths: Any,
+    touches: Any, factors: Any, lengths: Any,
 ) -> Any:  # fmt: skip
     """Write one touch behind its bucket's cursor."""
     if u >= num_blocks:
@@ -88,8 +94,8 @@ def place_touch(
     bucket = np.uint64(u >> shift)
     at = np.uint64(cursors[bucket])
     cursors[bucket] += 1
-    units[at] = u
-    sources[at] = source
+    touches[at, _UNIT] = u
+    touches[at, _SOURCE] = source
     if factors.shape[0] > 0:
         factors[at] = scale
     if lengths.shape[0] > 0:
@@ -99,28 +105,40 @@ def place_touch(
 @kernel
 def place_touches(
     starts: Any, tables: Any, rows: Any, unit: Any, chunk: Any, lead: Any, num_blocks: Any,
-    shift: Any, places: Any, scales: Any, cursors: Any, units: Any, sources: Any, factors: Any,
-    lengths: Any, first: Any, last: Any,
+    shift: Any, places: Any, scales: Any, cursors: Any, touches: Any, factors: Any, lengths: Any,
+    first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Write the touches of entries first ... last - 1 behind their buckets' cursors.
 
     Args:
         places, scales, tables: Of `describe_entries`.
         cursors: int64 [buckets], moved on.
-        units, sources: Written, int32 [touches]: the unit, and where its gradient begins.
+        touches: Written, int32 [touches, 2]: the unit, and where its gradient begins.
         factors: Written, float32 [touches], or empty: all are 1.
         lengths: Written, int32 [touches]: floats of the touch; or empty: all are whole units.
     """
     chunk_units = max(1, chunk // unit)
+    plain = chunk == unit and factors.shape[0] == 0 and lengths.shape[0] == 0
     for e in range(first, last):
         t = tables[e]
+        if plain and rows[t, PRIVATE_UNITS] == 0:
+            source = places[e]
+            for j in range(rows[t, CHUNKS]):
+                u = np.int64(starts[e, lead + j])
+                bucket = np.uint64(u >> shift)
+                at = np.uint64(cursors[bucket])
+                cursors[bucket] = at + np.uint64(1)
+                touches[at, _UNIT] = u
+                touches[at, _SOURCE] = source
+                source += unit
+            continue
         scale = scales[e]
         source = places[e]
         stop = source + rows[t, DIM]
         for w in range(rows[t, PRIVATE_UNITS]):
             place_touch(
                 np.int64(starts[e, 0]) + w, num_blocks, shift, source, min(unit, stop - source),
-                scale, cursors, units, sources, factors, lengths,
+                scale, cursors, touches, factors, lengths,
             )  # fmt: skip
             source += unit
         left = (rows[t, DIM] + unit - 1) // unit - rows[t, PRIVATE_UNITS]
@@ -129,7 +147,7 @@ def place_touches(
             for w in range(min(chunk_units, left)):
                 place_touch(
                     start + w, num_blocks, shift, source, min(unit, stop - source), scale,
-                    cursors, units, sources, factors, lengths,
+                    cursors, touches, factors, lengths,
                 )  # fmt: skip
                 source += unit
             left -= chunk_units
@@ -137,17 +155,17 @@ def place_touches(
 
 @inlined
 def add_touch(
-    grad: Any, unit: Any, sources: Any, factors: Any, lengths: Any, at: Any, values: Any, row: Any
+    grad: Any, unit: Any, touches: Any, factors: Any, lengths: Any, at: Any, values: Any, row: Any
 ) -> Any:  # fmt: skip
     """Add the gradient of touch `at` to row `row` of `values`, float32 [rows * unit]."""
     factor = factors[at] if factors.shape[0] > 0 else np.float32(1)
     count = np.int64(lengths[at]) if lengths.shape[0] > 0 else unit
-    add_run(factor, grad, np.int64(sources[at]), count, values, row * unit)
+    add_run(factor, grad, np.int64(touches[at, _SOURCE]), count, values, row * unit)
 
 
 @kernel
 def count_distinct(
-    units: Any, bounds: Any, shift: Any, seen: Any, distinct: Any, first: Any, last: Any
+    touches: Any, bounds: Any, shift: Any, seen: Any, distinct: Any, first: Any, last: Any
 ) -> Any:  # fmt: skip
     """distinct[b] = different units of buckets first ... last - 1.
 
@@ -159,19 +177,19 @@ def count_distinct(
         base = b << shift
         total = 0
         for at in range(bounds[b], bounds[b + 1]):
-            local = units[at] - base
+            local = touches[at, _UNIT] - base
             if seen[local] < 0:
                 seen[local] = 0
                 total += 1
         for at in range(bounds[b], bounds[b + 1]):
-            seen[units[at] - base] = -1
+            seen[touches[at, _UNIT] - base] = -1
         distinct[b] = total
 
 
 @kernel
 def sum_buckets(
-    grad: Any, unit: Any, units: Any, sources: Any, factors: Any, lengths: Any, bounds: Any,
-    shift: Any, seen: Any, ends: Any, indices: Any, values: Any, first: Any, last: Any,
+    grad: Any, unit: Any, touches: Any, factors: Any, lengths: Any, bounds: Any, shift: Any,
+    seen: Any, ends: Any, indices: Any, values: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Touched units of buckets first ... last - 1, ascending, and their summed gradients.
 
@@ -185,7 +203,7 @@ def sum_buckets(
         if bounds[b] == bounds[b + 1]:
             continue
         for at in range(bounds[b], bounds[b + 1]):
-            seen[units[at] - base] = 0
+            seen[touches[at, _UNIT] - base] = 0
         row = ends[b]
         for local in range(seen.shape[0]):
             if seen[local] == 0:
@@ -195,7 +213,7 @@ def sum_buckets(
                     values[i] = 0
                 row += 1
         for at in range(bounds[b], bounds[b + 1]):
-            row = np.int64(seen[units[at] - base])
-            add_touch(grad, unit, sources, factors, lengths, at, values, row)
+            row = np.int64(seen[touches[at, _UNIT] - base])
+            add_touch(grad, unit, touches, factors, lengths, at, values, row)
         for at in range(bounds[b], bounds[b + 1]):
-            seen[units[at] - base] = -1
+            seen[touches[at, _UNIT] - base] = -1

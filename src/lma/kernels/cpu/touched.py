@@ -30,8 +30,7 @@ class Buckets(NamedTuple):
     """Touches in buckets: arguments of the kernels, in their order."""
 
     unit: int
-    units: Any
-    sources: Any
+    touches: Any
     factors: Any
     lengths: Any
     bounds: Any
@@ -60,9 +59,10 @@ def fill_buckets(
     """Sort all touches into buckets; the same order for any number of threads."""
     entries = len(starts)
     rows, _ = scaled(layout, layout[:0, 0], unit, chunk)
-    places = np.empty(entries, np.int64)
-    scales = np.empty(entries, np.float32)
-    tables = np.empty(entries, np.int32)
+    # From torch, whose memory is warm: NumPy's fresh pages cost more than filling them.
+    places = torch.empty(entries, dtype=torch.int64).numpy()
+    scales = torch.empty(entries).numpy()
+    tables = torch.empty(entries, dtype=torch.int32).numpy()
     slots = entries if offsets is None else len(offsets) - 1
     bags = (*bag_arrays(offsets, factors), array(numbers), array(columns), array(modes))
     pieces = num_pieces(entries, GRAIN)
@@ -88,11 +88,10 @@ def fill_buckets(
     bounds = np.append(cursors[0], total)
     plain = factors is None and not bool(modes.any())
     ragged = bool((layout[:, Column.DIM] % unit).any())
-    units = torch.empty(total, dtype=torch.int32).numpy()
-    sources = torch.empty(total, dtype=torch.int32).numpy()
+    touches = torch.empty(total, 2, dtype=torch.int32).numpy()
     shares = torch.empty(0 if plain else total).numpy()
     lengths = torch.empty(total if ragged else 0, dtype=torch.int32).numpy()
-    outputs = (units, sources, shares, lengths)
+    outputs = (touches, shares, lengths)
 
     def place(first: int, last: int) -> None:
         for piece in range(first, last):
@@ -145,14 +144,14 @@ def touched_grad(
         grad.shape[1], starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
         num_blocks, block_size,
     )  # fmt: skip
-    pieces = num_pieces(len(b.units), GRAIN)
+    pieces = num_pieces(len(b.touches), GRAIN)
     cuts = _cuts(b.bounds, pieces)
     distinct = np.zeros(len(b.bounds) - 1, np.int64)
 
     def count(first: int, last: int) -> None:
         for piece in range(first, last):
             count_distinct(
-                b.units, b.bounds, b.shift, _unseen(b.shift), distinct, cuts[piece],
+                b.touches, b.bounds, b.shift, _unseen(b.shift), distinct, cuts[piece],
                 cuts[piece + 1],
             )  # fmt: skip
 
@@ -202,7 +201,7 @@ def fused_update(
         grad.shape[1], starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
         num_blocks, unit,
     )  # fmt: skip
-    pieces = num_pieces(len(b.units), GRAIN)
+    pieces = num_pieces(len(b.touches), GRAIN)
     cuts = _cuts(b.bounds, pieces)
     largest = int(min(1 << b.shift, np.diff(b.bounds).max(initial=0)))
     fixed = (

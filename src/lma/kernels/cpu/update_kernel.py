@@ -9,6 +9,7 @@ import numpy as np
 
 from lma.kernels.cpu.mix import inlined, kernel
 from lma.kernels.cpu.prefetch import prefetch
+from lma.kernels.cpu.runs import copy_run
 from lma.kernels.cpu.touch_kernel import add_touch
 from lma.kernels.update import UpdateKind
 
@@ -16,7 +17,7 @@ _SGD, _ADAGRAD = int(UpdateKind.SGD), int(UpdateKind.ADAGRAD)
 _BLOCK_ADAGRAD = int(UpdateKind.BLOCK_ADAGRAD)
 _1, _2, _3, _4, _8, _12 = (np.uint64(i) for i in (1, 2, 3, 4, 8, 12))
 _ONE = np.float32(1)
-AHEAD = 8  # touches whose gradients are asked for early
+AHEAD = 16  # touches whose gradients are asked for early
 
 
 @inlined
@@ -121,11 +122,47 @@ def update_block(
             weight[at] -= lr * (m / (np.float32(math.sqrt(v)) + eps))
 
 
+@inlined
+def update_bucket(
+    kind: Any, weight: Any, state: Any, second: Any, lr: Any, eps: Any, beta1: Any, beta2: Any,
+    grad: Any, unit: Any, touches: Any, factors: Any, lengths: Any, first: Any, last: Any,
+    base: Any, seen: Any, values: Any, found: Any,
+) -> Any:  # fmt: skip
+    """Sum and apply the gradients of touches first ... last - 1, of units from `base` on."""
+    count = 0
+    whole = factors.shape[0] == 0 and lengths.shape[0] == 0
+    per_float = state.shape[0] == weight.shape[0]
+    for at in range(first, last):
+        # What the next touches and this bucket's updates will read is on its way meanwhile.
+        prefetch(grad, np.int64(touches[min(at + AHEAD, last - 1), 1]))
+        u = np.int64(touches[at, 0])
+        local = np.uint64(u - base)
+        row = np.int64(seen[local])
+        if row < 0:
+            row = np.int64(count)
+            count += 1
+            seen[local] = row
+            found[np.uint64(row)] = u
+            prefetch(weight, u * unit)
+            if per_float:
+                prefetch(state, u * unit)
+            if whole:
+                copy_run(grad, np.int64(touches[at, 1]), unit, values, row * unit)
+                continue
+            for i in range(unit):
+                values[np.uint64(row * unit + i)] = 0
+        add_touch(grad, unit, touches, factors, lengths, at, values, row)
+    for i in range(count):
+        u = np.int64(found[np.uint64(i)])
+        seen[np.uint64(u - base)] = -1
+        update_block(kind, weight, state, second, u, unit, values, i, lr, eps, beta1, beta2)
+
+
 @kernel
 def update_buckets(
     kind: Any, weight: Any, state: Any, second: Any, lr: Any, eps: Any, beta1: Any, beta2: Any,
-    grad: Any, unit: Any, units: Any, sources: Any, factors: Any, lengths: Any, bounds: Any,
-    shift: Any, seen: Any, values: Any, found: Any, first: Any, last: Any,
+    grad: Any, unit: Any, touches: Any, factors: Any, lengths: Any, bounds: Any, shift: Any,
+    seen: Any, values: Any, found: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Sum and apply the gradients of buckets first ... last - 1.
 
@@ -134,33 +171,27 @@ def update_buckets(
         weight: float32 [floats], changed.
         state, second: The optimizer's state, float32, changed; empty where it has none.
         lr, eps, beta1, beta2: float32; the rate as corrected for this step.
-        grad, units, sources, factors, lengths: Of `place_touches`.
+        grad, touches, factors, lengths: Of `place_touches`.
         seen: Scratch, int32 [1 << shift], -1 everywhere before and after.
         values: Scratch, float32 [most distinct units of a bucket * unit].
         found: Scratch, int32 [most distinct units of a bucket].
     """
+    plain = kind == _BLOCK_ADAGRAD and factors.shape[0] == 0 and lengths.shape[0] == 0
     for b in range(first, last):
-        base = b << shift
-        count = 0
-        end = bounds[b + 1]
-        for at in range(bounds[b], end):
-            # What the next touches and this bucket's updates will read is on its way meanwhile.
-            prefetch(grad, np.int64(sources[min(at + AHEAD, end - 1)]))
-            local = np.uint64(units[at] - base)
-            row = np.int64(seen[local])
-            if row < 0:
-                row = np.int64(count)
-                count += 1
-                seen[local] = row
-                u = np.int64(units[at])
-                found[row] = u
-                prefetch(weight, u * unit)
-                if state.shape[0] == weight.shape[0]:
-                    prefetch(state, u * unit)
-                for i in range(row * unit, row * unit + unit):
-                    values[i] = 0
-            add_touch(grad, unit, sources, factors, lengths, at, values, row)
-        for i in range(count):
-            u = np.int64(found[i])
-            seen[np.uint64(u - base)] = -1
-            update_block(kind, weight, state, second, u, unit, values, i, lr, eps, beta1, beta2)
+        base, begin, end = b << shift, bounds[b], bounds[b + 1]
+        # The usual cases with constants, for the compiler to write the inner loops out.
+        if plain and unit == 4:
+            update_bucket(
+                _BLOCK_ADAGRAD, weight, state, second, lr, eps, beta1, beta2, grad, 4, touches,
+                factors, lengths, begin, end, base, seen, values, found,
+            )  # fmt: skip
+        elif plain and unit == 16:
+            update_bucket(
+                _BLOCK_ADAGRAD, weight, state, second, lr, eps, beta1, beta2, grad, 16, touches,
+                factors, lengths, begin, end, base, seen, values, found,
+            )  # fmt: skip
+        else:
+            update_bucket(
+                kind, weight, state, second, lr, eps, beta1, beta2, grad, unit, touches,
+                factors, lengths, begin, end, base, seen, values, found,
+            )  # fmt: skip
