@@ -20,6 +20,7 @@ from lma.nn import (
     FusedOptimizer,
     SharedMemory,
     compress_,
+    embeddings_for,
 )
 from lma.signatures import (
     ContextCodeBuilder,
@@ -61,6 +62,7 @@ __all__ = [
     "allocation",
     "compress_",
     "drift",
+    "embeddings_for",
     "fit_signatures",
     "load",
     "models",

@@ -137,7 +137,7 @@ def coverage(stats: Sequence[TableStats], kept: Sequence[int]) -> float:
 
 def plan_coverage(plan: Plan, stats: LogStats) -> float:
     """Share of all occurrences that belong to tokens with codes or rows of their own."""
-    kept = [max(t.num_signed, t.num_private if not t.num_signed else 0) for t in plan.tables]
+    kept = [t.num_private if t.private_dim == CODED_DIM else t.num_signed for t in plan.tables]
     return coverage([stats.tables[t.table] for t in plan.tables], kept)
 
 

@@ -29,7 +29,7 @@ Group = tuple[int, ...]
 class Method(Protocol):
     """A frozen config that makes an `Allocation`: one class per method, in a file of its own."""
 
-    name: str
+    name: ClassVar[str]
 
     def allocate(
         self,

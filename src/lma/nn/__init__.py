@@ -4,6 +4,7 @@ from lma.kernels.reference.quantised import Quantised, dequantise, quantise
 from lma.nn.collection import EmbeddingBagCollection, EmbeddingBagConfig
 from lma.nn.compress import compress_
 from lma.nn.embedding import Embedding, EmbeddingBag
+from lma.nn.for_log import embeddings_for
 from lma.nn.fused import FusedOptimizer
 from lma.nn.memory import MemoryReport, SharedMemory
 
@@ -18,5 +19,6 @@ __all__ = [
     "SharedMemory",
     "compress_",
     "dequantise",
+    "embeddings_for",
     "quantise",
 ]

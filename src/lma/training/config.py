@@ -100,7 +100,7 @@ class MethodConfig:
         settings: Of the method's allocation and signatures, such as power or num_codes.
     """
 
-    name: str = "lma-learned"
+    name: str = "lma"
     budget: str = "16x"
     counts: str = "serving"
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -147,7 +147,7 @@ class CompareConfig:
         "frequency-cutoff",
         "lma-rows",
         "lma-labelled-context",
-        "lma-learned",
+        "lma",
     )
     budgets: tuple[str, ...] = ("16x", "64x")
     counts: str = "serving"

@@ -16,15 +16,15 @@ from typing import Any
 import torch
 
 from lma.allocation import Auto, Budget, Method, Table
+from lma.allocation.fitted import fitted_allocation
 from lma.allocation.learned_plan import affordable_code_bits
-from lma.allocation.lma import Lma, settle
-from lma.allocation.planning import make_plan
+from lma.allocation.lma import Lma
 from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM
 from lma.models import DLRM, GMF
 from lma.nn import EmbeddingBagCollection
 from lma.results import RunResult, cell_id
 from lma.signatures import LogStats, SignatureConfig, SignatureTable, fit_signatures
-from lma.training.config import ModelConfig, RunConfig, to_dict
+from lma.training.config import ConfigError, ModelConfig, RunConfig, to_dict
 from lma.training.loop import Outcome, Progress, train
 from lma.training.methods import method_spec
 from lma.training.metrics import evaluate
@@ -52,6 +52,11 @@ class SignatureShelf:
         self.progress = progress
         self._given = fitted
         self._fitted: dict[Any, SignatureTable] = {}
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the signatures were fitted before, by somebody else."""
+        return self._given is not None
 
     def get(
         self, config: SignatureConfig, num_signed: Mapping[str, int] | None = None
@@ -101,40 +106,32 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM 
         if budget is None:
             raise ValueError(f"method {config.method.name!r} needs a budget")
         budget = dataclasses.replace(budget, counts=config.method.counts, precision=spec.precision)
-    signatures = allocation = None
     dim = config.model.embedding_dim
     if isinstance(method, Auto) and budget is not None:
+        if shelf.is_given:
+            raise ConfigError(
+                f"method {config.method.name!r} fits its own signatures; name the method that "
+                "these were fitted for, such as lma-learned"
+            )
         if method.similarity is None:
             method = dataclasses.replace(method, similarity=similarity_of(dataset))
         choice = method.choose(_tables(dataset, dim), budget, shelf.stats)
         method, signature_config, budget = choice.method, choice.signatures, choice.budget
         dim = choice.tables[0].embedding_dim
-    if signature_config is not None and budget is not None and isinstance(method, Lma):
-        # Planned first with no block drawn: a budget too small fails before the log is read.
-        tables = _tables(dataset, dim)
-        learned = signature_config.kind == "learned" and spec.signatures is not None
-        if learned and "code_bits" not in config.method.settings:
+    tables = _tables(dataset, dim)
+    bits_open = spec.signatures is not None and "code_bits" not in config.method.settings
+    if isinstance(method, Lma) and signature_config is not None and budget is not None:
+        if bits_open and signature_config.kind == "learned":
             signature_config = affordable_code_bits(
                 budget, shelf.stats, tables, method, signature_config
             )
-        hashed = [table.name for table in tables if table.num_embeddings is None]
-        plan = make_plan(budget, shelf.stats, tables, method, signature_config, hashed=hashed)
-        if hashed:
-            signatures = shelf.get(signature_config, plan.num_signed)
-            allocation = settle(tables, plan, signatures, budget, method.seed)
-        else:
-            signatures = shelf.get(signature_config)
+    allocation = fitted_allocation(method, signature_config, tables, budget, shelf.stats, shelf.get)
     torch.manual_seed(config.seed)
-    arguments: dict[str, Any] = (
-        {"allocation": allocation, "precision": budget.precision}
-        if allocation and budget
-        else {"method": method, "budget": budget, "signatures": signatures}
-    )
     embeddings = EmbeddingBagCollection.for_schema(
         dataset.schema,
         dim,
-        **arguments,
-        stats=shelf.stats,
+        allocation=allocation,
+        precision=budget.precision if budget else None,
         init_std=config.model.init_std,
     )
     memory = embeddings.memory

@@ -1,0 +1,73 @@
+"""The default method: what it chooses, that it keeps its budget, what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from lma.allocation import Auto, Budget, FrequencyCutoff, Lma, Table
+from lma.allocation.auto import coverage
+from lma.errors import BudgetError
+from lma.signatures import LogStats, TableStats
+
+
+def stats_of(**supports: object) -> LogStats:
+    return LogStats.of([TableStats.of_supports(n, s) for n, s in supports.items()])
+
+
+def tables_of(stats: LogStats, unbounded: bool = False) -> list[Table]:
+    return [Table(n, None if unbounded else t.num_tokens + 1, 16) for n, t in stats.tables.items()]
+
+
+def test_coverage_by_hand() -> None:
+    """Supports 9, 5, 5, 1 and 4, 2: 19 + 6 occurrences... of 26."""
+    tables = [
+        TableStats.of_supports("a", [9, 5, 5, 1]),
+        TableStats.of_supports("b", [4, 2]),
+    ]
+    assert coverage(tables, [0, 0]) == 0
+    assert coverage(tables, [2, 1]) == (9 + 5 + 4) / 26
+    assert coverage(tables, [3, 2]) == (9 + 5 + 5 + 4 + 2) / 26
+    assert coverage(tables, [4, 2]) == 1
+
+
+def test_many_rows_per_token_get_rows_of_their_own_in_four_bits() -> None:
+    stats = stats_of(user=np.full(1000, 100), item=np.full(500, 200))
+    choice = Auto().choose(tables_of(stats), Budget.of("16x", None, 1500), stats)
+    assert choice.signatures is None
+    assert choice.budget.precision == "int4"
+    # 4 bytes a token are 8 floats of 4 bits, less the scales: some tokens would go without.
+    assert choice.method == FrequencyCutoff(4)
+    assert {table.embedding_dim for table in choice.tables} == {4}
+
+
+def test_tokens_that_hardly_occur_do_not_narrow_the_rows() -> None:
+    stats = stats_of(user=np.concatenate([np.full(900, 200), np.ones(100)]))
+    choice = Auto().choose(tables_of(stats), Budget.of("16x", None, 1000), stats)
+    assert choice.method == FrequencyCutoff(8)
+
+
+@pytest.mark.parametrize(
+    ("compression", "codes"), [("16x", (4, 8)), ("32x", (2, 8)), ("64x", (1, 8))]
+)
+def test_few_rows_per_token_get_codes(compression: str, codes: tuple[int, int]) -> None:
+    stats = stats_of(user=np.arange(60_000) % 16 + 2, item=np.arange(90_000) % 12 + 1)
+    choice = Auto().choose(tables_of(stats), Budget.of(compression, None, 150_000), stats)
+    assert isinstance(choice.method, Lma)
+    assert choice.signatures is not None
+    assert (choice.signatures.num_codes, choice.signatures.code_bits) == codes
+    assert choice.signatures.similarity == "positive_context"
+    assert choice.budget.precision == "int8"
+    assert choice.method.block_size * choice.signatures.num_codes == 32
+
+
+def test_hashed_ids_get_codes_since_none_is_known_to_be_frequent() -> None:
+    stats = stats_of(user=np.full(5000, 100))
+    choice = Auto().choose(tables_of(stats, unbounded=True), Budget(40_000), stats)
+    assert isinstance(choice.method, Lma)
+
+
+def test_too_small_a_budget_says_so() -> None:
+    stats = stats_of(user=np.full(6000, 9))
+    with pytest.raises(BudgetError, match="300 bytes"):
+        Auto().choose(tables_of(stats), Budget(300), stats)
