@@ -119,12 +119,12 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM 
         method, signature_config, budget = choice.method, choice.signatures, choice.budget
         dim = choice.tables[0].embedding_dim
     tables = _tables(dataset, dim)
-    bits_open = spec.signatures is not None and "code_bits" not in config.method.settings
-    if isinstance(method, Lma) and signature_config is not None and budget is not None:
-        if bits_open and signature_config.kind == "learned":
-            signature_config = affordable_code_bits(
-                budget, shelf.stats, tables, method, signature_config
-            )
+    learned = spec.signatures is not None and spec.signatures.kind == "learned"
+    bits_open = learned and "code_bits" not in config.method.settings
+    if bits_open and signature_config and budget and isinstance(method, Lma):
+        signature_config = affordable_code_bits(
+            budget, shelf.stats, tables, method, signature_config
+        )
     allocation = fitted_allocation(method, signature_config, tables, budget, shelf.stats, shelf.get)
     torch.manual_seed(config.seed)
     embeddings = EmbeddingBagCollection.for_schema(
