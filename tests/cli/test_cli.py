@@ -39,8 +39,8 @@ def test_the_whole_way(folder, capsys):
     lma("prepare", "criteo", data, "--verify", capsys=capsys)
     lma("signatures", data, folder / "sig", "--set", "code_bits=4", capsys=capsys)
     said = lma(
-        "train", data, run, "--budget", "8x", "--epochs", "1", "--signatures", folder / "sig",
-        "--set", "training.batch_size=512", capsys=capsys,
+        "train", data, run, "--method", "lma-learned", "--budget", "8x", "--epochs", "1",
+        "--signatures", folder / "sig", "--set", "training.batch_size=512", capsys=capsys,
     )  # fmt: skip
     assert "test AUC" in said.out
     (result,) = read_results(run / "results.jsonl")

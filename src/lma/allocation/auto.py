@@ -53,14 +53,15 @@ class Auto:
             their own.
         similarity: Of learned codes; None: contexts of positive rows, or what the caller knows to
             fit the log better.
-        shrinkage: Rows of an average token mixed into every context vector.
+        shrinkage: Rows of an average token mixed into every context vector; None: one row, and
+            for label residuals, which are mostly noise, `SignatureConfig`'s own.
         seed: Seed of the hash functions.
     """
 
     name: ClassVar[str] = "lma"
     dense_support: float = 40.0
     similarity: str | None = None
-    shrinkage: float = 1.0
+    shrinkage: float | None = None
     seed: int = 0
 
     def choose(self, tables: Sequence[Table], budget: Budget, stats: LogStats) -> Choice:
@@ -93,16 +94,20 @@ class Auto:
     def _codes(self, tables: Sequence[Table], budget: Budget, stats: LogStats) -> Choice:
         budget = dataclasses.replace(budget, precision="int8")
         wide = tuple(dataclasses.replace(table, embedding_dim=CODED_DIM) for table in tables)
+        similarity = self.similarity or "positive_context"
+        shrinkage = self.shrinkage
+        if shrinkage is None:
+            shrinkage = SignatureConfig().shrinkage if similarity == "labelled_context" else 1.0
         found: list[tuple[float, Choice]] = []
         error = BudgetError("lma: no codes were tried")
         for (num_codes, code_bits), worth in CODES.items():
             signatures = SignatureConfig(
-                similarity=self.similarity or "positive_context",
+                similarity=similarity,
                 kind="learned",
                 num_codes=num_codes,
                 code_bits=code_bits,
                 passes=1,
-                shrinkage=self.shrinkage,
+                shrinkage=shrinkage,
                 seed=self.seed,
             )
             method = Lma(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from lma.allocation import Auto, Budget, Table
@@ -9,6 +10,9 @@ from lma.allocation.fitted import fitted_allocation
 from lma.allocation.tables import REFERENCE_DIM
 from lma.nn.collection import EmbeddingBagCollection
 from lma.signatures import LogStats, fit_signatures
+
+# Formats of `lma prepare` whose negatives are sampled: there labels say nothing of a token.
+FORMATS_OF_POSITIVES = ("frappe", "interactions")
 
 
 def embeddings_for(
@@ -23,8 +27,8 @@ def embeddings_for(
         log: A prepared `lma.data.Dataset`, or what `lma.fit_signatures` and
             `LogStats.from_dataset` take.
         budget: Serving bytes (`64_000_000`, "64MB"), or "16x".
-        method: Settings of the choice; name `similarity` where negatives are sampled or labels
-            real: "positive_context", "labelled_context".
+        method: Settings of the choice. Where they name no `similarity`, it is that of
+            `similarity_of(log)`.
         arguments: Of `SharedMemory`: `init_std`, `out_of_range`, `device`.
 
     Returns:
@@ -35,7 +39,10 @@ def embeddings_for(
     if resolved is None:
         raise ValueError("embeddings_for needs a budget, such as '64MB' or '16x'")
     tables = [Table(f.name, f.num_embeddings, REFERENCE_DIM) for f in log.schema.features]
-    choice = (method or Auto()).choose(tables, resolved, stats)
+    method = method or Auto()
+    if method.similarity is None:
+        method = dataclasses.replace(method, similarity=similarity_of(log))
+    choice = method.choose(tables, resolved, stats)
     allocation = fitted_allocation(
         choice.method, choice.signatures, choice.tables, choice.budget, stats,
         lambda config, signed: fit_signatures(log, config, num_signed=signed),
@@ -49,4 +56,14 @@ def embeddings_for(
     )
 
 
-__all__ = ["embeddings_for"]
+def similarity_of(log: Any) -> str:
+    """Contexts that a log's labels are fit for.
+
+    "positive_context" where `lma prepare` sampled the negatives, whose labels say nothing of a
+    token; "labelled_context", label residuals, everywhere else.
+    """
+    sampled = getattr(log, "meta", {}).get("format") in FORMATS_OF_POSITIVES
+    return "positive_context" if sampled else "labelled_context"
+
+
+__all__ = ["embeddings_for", "similarity_of"]

@@ -22,6 +22,7 @@ from lma.allocation.lma import Lma
 from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM
 from lma.models import DLRM, GMF
 from lma.nn import EmbeddingBagCollection
+from lma.nn.for_log import similarity_of
 from lma.results import RunResult, cell_id
 from lma.signatures import LogStats, SignatureConfig, SignatureTable, fit_signatures
 from lma.training.config import ConfigError, ModelConfig, RunConfig, to_dict
@@ -30,9 +31,6 @@ from lma.training.methods import method_spec
 from lma.training.metrics import evaluate
 from lma.training.optimizers import use_sparse_gradients
 from lma.version import __version__
-
-# Formats of `lma prepare` whose negatives are sampled: there labels say nothing of a token.
-FORMATS_OF_POSITIVES = ("frappe", "interactions")
 
 
 class SignatureShelf:
@@ -148,12 +146,6 @@ def _tables(dataset: Any, dim: int) -> list[Table]:
     return [Table(f.name, f.num_embeddings, dim) for f in dataset.schema.features]
 
 
-def similarity_of(dataset: Any) -> str:
-    """Contexts that a log's labels are fit for: residuals of real ones, positives of sampled."""
-    sampled = getattr(dataset, "meta", {}).get("format") in FORMATS_OF_POSITIVES
-    return "positive_context" if sampled else "labelled_context"
-
-
 def make_model(config: ModelConfig, embeddings: Any, num_dense: int) -> DLRM | GMF:
     """The model that a config names, around any embeddings."""
     if config.name == "gmf":
@@ -188,6 +180,9 @@ def run(
     )
     memory = model.embeddings.memory
     if memory.bits < 32:
+        # The floats that training rounds from are training bytes, not serving bytes.
+        extra = outcome.training_extra + memory.weight.nbytes
+        outcome = dataclasses.replace(outcome, training_extra=extra)
         memory.quantise_()
     test = evaluate(model, dataset, "test", device=device)
     return model, _result(dataset, config, shelf, model, outcome, test.to_dict())
