@@ -90,3 +90,9 @@ def test_training_sees_the_rounding_and_its_gradient_passes_through(bits: int) -
     (rounded * torch.arange(8.0)).sum().backward()
     assert weight.grad is not None
     np.testing.assert_array_equal(weight.grad.numpy(), np.tile(np.arange(8.0), (9, 1)))
+
+
+def test_rounding_is_traced_without_looking_at_values() -> None:
+    traced = torch.compile(lambda w: fake_quantise(w, 4) * 2, backend="eager", fullgraph=True)
+    weight = torch.randn(9, 8, requires_grad=True)
+    torch.testing.assert_close(traced(weight), fake_quantise(weight, 4) * 2)

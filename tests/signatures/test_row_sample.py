@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
+from lma.errors import LmaError
 from lma.signatures.row_batch import RowBatch
 from lma.signatures.row_sample import RowSample
 
@@ -58,3 +59,15 @@ def test_the_same_rows_in_any_order_and_by_any_number_of_workers(
     assert len(numbers_of(wanted)) > 50
     # Kept by chance, not by place.
     assert 1000 < np.mean(numbers_of(wanted)) < 3000
+
+
+def test_merging_rows_of_no_number_is_refused_once_not_all_fit() -> None:
+    one, two = (RowSample(seed=0, max_entries=500, numbered=False) for _ in range(2))
+    for sample in (one, two):
+        sample.add(batch_of(0, 100), 0, np.arange(100))
+    one.merge(two)
+    assert len(numbers_of(one)) == 200
+    for _ in range(3):
+        two.add(batch_of(0, 200), 0, np.arange(200))
+    with pytest.raises(LmaError, match="pass first_row to every update"):
+        one.merge(two)

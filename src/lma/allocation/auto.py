@@ -88,6 +88,8 @@ class Auto:
             places = budget.floats(8 * (5 + len(tables)), dim) // dim - len(tables)
             if places >= 0 and coverage(stats, kept_tokens(stats, places)) >= COVERAGE:
                 break
+        if places < 0:
+            raise BudgetError(f"lma: {budget.bytes} bytes hold no row for each of the tables")
         narrow = tuple(dataclasses.replace(table, embedding_dim=dim) for table in tables)
         return Choice(FrequencyCutoff(dim), None, narrow, budget)
 

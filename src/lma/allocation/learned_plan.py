@@ -47,6 +47,11 @@ def make_learned_plan(
     Raises:
         BudgetError: The private tables and codebooks alone exceed the budget.
     """
+    if budget.precision != "float32" and method.block_size & (method.block_size - 1):
+        raise ValueError(
+            f"lma: {budget.precision} weights need a block_size that is a power of two, found "
+            f"{method.block_size}"
+        )
     entries = 1 << signatures.code_bits
     code_bytes = signature_bytes(signatures, bool(hashed))
     ranked = [t for t in tables if t.name not in hashed]

@@ -290,7 +290,8 @@ def settle(
     float_bytes = budget.float_bytes(allocation.block_size)
     count = allocation.num_bytes(float_bytes)
     spent = count.serving if budget.counts == "serving" else count.weights
-    num_blocks = plan.num_blocks + int((budget.bytes - spent) // (plan.block_size * float_bytes))
+    left = budget.bytes - budget.slack_bytes - spent
+    num_blocks = plan.num_blocks + int(left // (plan.block_size * float_bytes))
     if num_blocks <= plan.hashed_blocks:
         raise BudgetError(
             f"lma: signatures and index leave no block of {plan.block_size} floats in "

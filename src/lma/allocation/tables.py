@@ -82,11 +82,13 @@ class Budget:
 
     def floats(self, overhead: int, block_size: int = 1) -> int:
         """Floats that the budget pays for after `overhead` bytes of signatures and index."""
-        room = self.weight_bytes(overhead)
-        if self.precision != "float32":
-            # The last group's scale, and half a byte that ends a memory of 4-bit values.
-            room -= SCALE_BYTES + 1
+        room = self.weight_bytes(overhead) - self.slack_bytes
         return max(0, int(room // self.float_bytes(block_size)))
+
+    @property
+    def slack_bytes(self) -> int:
+        """What rounding may cost at a memory's end: the last group's scale and half a byte."""
+        return 0 if self.precision == "float32" else SCALE_BYTES + 1
 
     @classmethod
     def of(

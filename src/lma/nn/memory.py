@@ -13,7 +13,7 @@ from lma.allocation import Allocation, Budget, Lma, Method, Table
 from lma.allocation.base import Group
 from lma.allocation.tables import FLOAT_BYTES, PRECISIONS, REFERENCE_DIM, count_tokens
 from lma.buffers import FixedBuffers
-from lma.errors import StateMismatchError
+from lma.errors import StateMismatchError, UnsupportedError
 from lma.kernels import ops
 from lma.kernels.lookup import lookup
 from lma.kernels.reference.quantised import (
@@ -91,6 +91,13 @@ class SharedMemory(FixedBuffers):
         self.out_of_range = out_of_range
         self.sparse = sparse
         self.bits = PRECISIONS[precision or "float32"]
+        if self.bits == 4 and allocation.block_size % 2:
+            raise UnsupportedError(
+                "int4 needs blocks of an even number of floats, the memory of "
+                f"{type(allocation).__name__} has {allocation.block_size}"
+            )
+        if self.bits < 32 and dtype in (torch.bfloat16, torch.float16):
+            raise ValueError(f"{precision} is rounded from float32 weights, found dtype {dtype}")
         if sparse and self.bits < 32:
             raise ValueError(f"sparse gradients have no {precision}: its rounding needs dense ones")
         # Set by a FusedOptimizer: makes the function that one backward pass calls.
@@ -140,6 +147,11 @@ class SharedMemory(FixedBuffers):
         return self.floats
 
     @property
+    def precision(self) -> str:
+        """What weights are, or will be, served in: "float32", "int8" or "int4"."""
+        return next(name for name, bits in PRECISIONS.items() if bits == self.bits)
+
+    @property
     def floats(self) -> Tensor:
         """The weights that training sees: rounded where `precision` says so."""
         return self.weight if self.bits == 32 else fake_quantise(self.weight, self.bits)
@@ -163,6 +175,7 @@ class SharedMemory(FixedBuffers):
         self._parameters.pop("weight", None)
         self.register_buffer("weight", stored.values)
         self.scales = stored.scales
+        self.bits = stored.bits
         self.eval()
 
     def reset_parameters(self) -> None:

@@ -34,8 +34,8 @@ class SignatureConfig:
         seed: Seed of the hash functions and of k-means.
         kind: "random" (min-hash) or "learned" (quantised context vectors).
         dim: Dimension of the context vectors that learned codes quantise.
-        passes: Passes over the log that project it, after the one that counts tokens; each
-            sharpens the vectors by one step of subspace iteration.
+        passes: Passes over the log that project it, after the one that counts tokens and keeps
+            rows to iterate on; more than one sharpen the vectors by rows that were not kept.
         quantiser: "product" (each code stands for some dimensions) or "residual" (each code
             stands for what the ones before it left over).
         shrinkage: Rows of an average token that are mixed into every context vector, so that
@@ -50,7 +50,7 @@ class SignatureConfig:
     seed: int = 0
     kind: str = "random"
     dim: int = 32
-    passes: int = 4
+    passes: int = 1
     quantiser: str = "product"
     shrinkage: float = 50.0
 

@@ -138,7 +138,8 @@ class ContextCodeBuilder:
             offsets: int64 [features * batch + 1], where each bag begins.
             labels: 0 or 1 per row, [batch]; not needed by similarity "context".
             first_row: Number of the batch's first row in the log, for the sample of rows; None:
-                rows are numbered as this builder gets them.
+                rows are numbered as this builder gets them, which will not do for builders that
+                are merged and together see more rows than the sample holds.
             total_rows: Not used; taken so that all builders are called alike.
 
         Raises:
@@ -151,6 +152,7 @@ class ContextCodeBuilder:
         label = self._label(labels, batch)
         if self._state is None:
             first = self._rows_in_pass if first_row is None else first_row
+            self._count.sample.numbered &= first_row is not None
             sampled = label >= 0 if self.config.similarity == "context" else label == 1
             self._count.add(batch, label, np.flatnonzero(sampled), first, WHO)
         else:

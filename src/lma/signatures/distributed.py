@@ -26,7 +26,8 @@ def all_reduce(
     this: once for min-hash, of which the minimum is taken, and at the end of every pass, before
     `next_pass()`, for context vectors, which are sums of integers. Both give the bits that one
     process gives which reads all rows. Row numbers must be those of the whole log: pass
-    `first_row` to `MinHashBuilder.update` where the similarity is "rows".
+    `first_row` to `MinHashBuilder.update` where the similarity is "rows", and to
+    `ContextCodeBuilder.update` where not all rows can be kept (more than 8 million ids of them).
 
     Args:
         builder: Made alike in all processes. Where ids are any values, all must have been given

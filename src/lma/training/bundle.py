@@ -109,6 +109,7 @@ def save(
         "tables": [dataclasses.asdict(config) for config in model.embeddings.configs],
         "allocation": to_recipe(model.embeddings.allocation),
         "out_of_range": model.embeddings.memory.out_of_range,
+        "precision": model.embeddings.memory.precision,
         "dtype": str(model.embeddings.memory.weight.dtype).removeprefix("torch."),
         "info": dict(info or {}),
     }
@@ -155,11 +156,14 @@ def load(directory: str | os.PathLike[str], *, device: torch.device | str = "cpu
 def _rebuild(description: Mapping[str, Any], state: Mapping[str, torch.Tensor]) -> DLRM | GMF:
     prefix = "embeddings.memory.allocation."
     tensors = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    dtype = getattr(torch, description["dtype"])
     memory = SharedMemory(
         (),
         allocation=from_recipe(description["allocation"], tensors),
         out_of_range=description["out_of_range"],
-        dtype=getattr(torch, description["dtype"]),
+        # Of floats that are still to be rounded; the type of quantised weights says their own.
+        precision=description.get("precision") if dtype.is_floating_point else None,
+        dtype=dtype,
     )
     configs = [EmbeddingBagConfig(**table) for table in description["tables"]]
     model = dict(description["model"])

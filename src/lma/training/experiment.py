@@ -129,7 +129,7 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM 
         dataset.schema,
         dim,
         allocation=allocation,
-        precision=budget.precision if budget else None,
+        precision=budget.precision if budget else spec.precision,
         init_std=config.model.init_std,
     )
     memory = embeddings.memory

@@ -113,4 +113,6 @@ def method_spec(name: str) -> MethodSpec:
     if not plus:
         return spec
     check_key(precision, PRECISIONS, f"precisions of {name}")
+    if isinstance(spec.allocation, Auto):
+        raise ConfigError(f"method {name!r} chooses its own precision: leave out +{precision}")
     return dataclasses.replace(spec, label=f"{spec.label}, {precision}", precision=precision)

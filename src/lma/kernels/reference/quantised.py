@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -83,20 +83,26 @@ def quantise(weight: Tensor, bits: int = 8) -> Quantised:
             f"quantise: weight must be floats [num_blocks, block_size], found {weight.dtype} "
             f"{list(weight.shape)}"
         )
-    num_blocks, block_size = weight.shape
-    if bits == 4 and block_size % 2:
+    if bits == 4 and weight.shape[1] % 2:
         raise ValueError(
-            f"quantise: 4 bits need blocks of an even number of floats, found {block_size}"
+            f"quantise: 4 bits need blocks of an even number of floats, found {weight.shape[1]}"
         )
-    group, groups = group_blocks(block_size), num_groups(num_blocks, block_size)
-    wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
-    wide = F.pad(wide, (0, 0, 0, groups * group - num_blocks)).view(groups, group * block_size)
-    scales = _at_least(wide.abs().amax(1) / LARGEST[bits])
-    if not scales.is_meta and not bool(scales.isfinite().all()):
+    stored = _rounded(weight, bits)
+    if not weight.is_meta and not bool(stored.scales.isfinite().all()):
         raise ValueError(
             f"quantise: a weight is NaN, infinite or beyond {LARGEST[bits]} * 65504, the largest "
             "that float16 scales can hold"
         )
+    return stored
+
+
+def _rounded(weight: Tensor, bits: int) -> Quantised:
+    """`quantise` of a weight that needs no check: no value is looked at, so it can be traced."""
+    num_blocks, block_size = weight.shape
+    group, groups = group_blocks(block_size), num_groups(num_blocks, block_size)
+    wide = weight.detach().to(torch.promote_types(weight.dtype, torch.float32))
+    wide = F.pad(wide, (0, 0, 0, groups * group - num_blocks)).view(groups, group * block_size)
+    scales = _at_least(wide.abs().amax(1) / LARGEST[bits])
     # A group of zeros has scale 0, and its values must be 0 too.
     divisor = torch.where(scales > 0, scales, 1).to(wide.dtype).unsqueeze(1)
     values = (wide / divisor).round_().to(torch.int8)
@@ -110,27 +116,15 @@ def _packed(values: Tensor) -> Tensor:
     return shifted[:, ::2] | shifted[:, 1::2] << 4
 
 
-class _StraightThrough(torch.autograd.Function):
-    """A quantised memory's floats, whose gradient is the floats' own."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, bits: int) -> Tensor:
-        """The floats that the memory would stand for."""
-        return dequantise(*quantise(weight, bits)).to(weight.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """Straight through: rounding is taken for the identity."""
-        return grad, None
-
-
 def fake_quantise(weight: Tensor, bits: int) -> Tensor:
     """The floats of `quantise(weight, bits)`, differentiable: for training with the rounding in.
 
     The gradient passes straight through (Bengio et al. 2013, arXiv 1308.3432), so that small steps
     add up in `weight` until a value moves.
     """
-    return _StraightThrough.apply(weight, bits)  # type: ignore[no-any-return, no-untyped-call]
+    rounded = dequantise(*_rounded(weight.detach(), bits)).to(weight.dtype)
+    # Exactly the rounded floats, with the weight's gradient.
+    return rounded + (weight - weight.detach())
 
 
 def _at_least(x: Tensor) -> Tensor:
