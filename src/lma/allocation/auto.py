@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from lma.allocation.frequency_cutoff import FrequencyCutoff, kept_tokens
@@ -18,10 +18,42 @@ from lma.signatures.stats import LogStats, TableStats
 # Rows of 4-bit floats: the largest of these whose rows reach nearly every occurrence of a token.
 ROW_DIMS = (16, 8, 4, 2)
 COVERAGE = 0.99
-# Learned codes: (num_codes, code_bits) and what they are worth, AUC above 0.5 on Amazon-book's
-# validation rows where every token has them (docs/results/quality.md).
-CODES = {(4, 8): 0.386, (2, 8): 0.378, (1, 8): 0.366, (2, 4): 0.351}
 CODED_DIM = 32  # floats of a coded vector: codes share them equally, and only codebooks grow
+
+
+@dataclasses.dataclass(frozen=True)
+class CodedForm:
+    """How tokens with few rows are coded, by what their contexts are made of.
+
+    Attributes:
+        codes: (num_codes, code_bits) and what they are worth where every token has them: AUC above
+            0.5 on validation rows (docs/results/quality.md).
+        rows_per_entry: Training rows that every entry of a codebook wants to learn from.
+        shrinkage: Of the context vectors, `SignatureConfig.shrinkage`.
+        dim: Of the context vectors: twice as many as the directions that matter, whose noise the
+            weaker half tells.
+        private_support, most_private: Tokens seen so often get up to so many floats of their own
+            beside their codes.
+    """
+
+    codes: Mapping[tuple[int, int], float]
+    rows_per_entry: int
+    shrinkage: float
+    dim: int
+    private_support: int
+    most_private: int
+
+
+# Sampled negatives: codes of positives' company say what is clicked, and many codes say it better.
+# Real labels: what company says of a click has to be learned, code by code, from its rows; the
+# finest codes fit their training rows only, and frequent tokens know more than their company.
+_FINE = {(4, 8): 0.386, (2, 8): 0.378, (1, 8): 0.366, (2, 4): 0.351}
+_COARSE = {(1, 8): 0.27, (1, 6): 0.267, (1, 5): 0.266, (1, 4): 0.25}
+FORMS = {
+    "positive_context": CodedForm(_FINE, 1, 1.0, 32, 1, CODED_DIM // 2),
+    "labelled_context": CodedForm(_FINE, 1, 50.0, 32, 1, CODED_DIM // 2),
+    "context": CodedForm(_COARSE, 2000, 1.0, 64, 5, 8),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +85,8 @@ class Auto:
             their own.
         similarity: Of learned codes; None: contexts of positive rows, or what the caller knows to
             fit the log better.
-        shrinkage: Rows of an average token mixed into every context vector; None: one row, and
-            for label residuals, which are mostly noise, `SignatureConfig`'s own.
+        shrinkage: Rows of an average token mixed into every context vector; None: that of the
+            similarity's form.
         seed: Seed of the hash functions.
     """
 
@@ -97,17 +129,20 @@ class Auto:
         budget = dataclasses.replace(budget, precision="int8")
         wide = tuple(dataclasses.replace(table, embedding_dim=CODED_DIM) for table in tables)
         similarity = self.similarity or "positive_context"
-        shrinkage = self.shrinkage
-        if shrinkage is None:
-            shrinkage = SignatureConfig().shrinkage if similarity == "labelled_context" else 1.0
+        form = FORMS[similarity]
+        shrinkage = form.shrinkage if self.shrinkage is None else self.shrinkage
+        least = min(form.codes, key=lambda codes: codes[0] * codes[1])
         found: list[tuple[float, Choice]] = []
         error = BudgetError("lma: no codes were tried")
-        for (num_codes, code_bits), worth in CODES.items():
+        for (num_codes, code_bits), worth in form.codes.items():
+            if form.rows_per_entry << code_bits > stats.num_rows and (num_codes, code_bits) != least:
+                continue
             signatures = SignatureConfig(
                 similarity=similarity,
                 kind="learned",
                 num_codes=num_codes,
                 code_bits=code_bits,
+                dim=form.dim,
                 passes=1,
                 shrinkage=shrinkage,
                 seed=self.seed,
@@ -116,6 +151,8 @@ class Auto:
                 block_size=CODED_DIM // num_codes,
                 signature_share=0.999,
                 private_share=0.05,
+                private_support=form.private_support,
+                most_private=form.most_private,
                 seed=self.seed,
             )
             hashed = [table.name for table in wide if table.num_embeddings is None]

@@ -42,7 +42,8 @@ def make_learned_plan(
     3. Codes to its most frequent tokens, within `signature_share` of what is then left.
     4. `hashed_share` of the rest, at least one vector, to blocks that unsigned tokens hash into,
        never more than a row for each of them.
-    5. What remains to private floats, one or more for every token, or for the most frequent ones.
+    5. What remains to private floats, one or more for every token seen `private_support` times, or
+       one for the most frequent of them.
 
     Raises:
         BudgetError: The private tables and codebooks alone exceed the budget.
@@ -90,8 +91,8 @@ def make_learned_plan(
     num_blocks = int(_hashed_bytes(left, coded, signed, stats, method, least) // block_bytes)
     left -= math.ceil(num_blocks * block_bytes)
     places = int(left // budget.float_bytes()) - len(coded)
-    shares = _private_floats(places, [t for t in coded if t.name not in hashed], stats)
-    if coded and not shares:
+    shares = _private_floats(places, [t for t in coded if t.name not in hashed], stats, method)
+    if coded and not shares and method.private_support == 1:
         num_blocks += int(left // block_bytes)
     return Plan(
         tuple(
@@ -150,16 +151,19 @@ def _hashed_bytes(
 
 
 def _private_floats(
-    places: int, coded: Sequence[Table], stats: LogStats
+    places: int, coded: Sequence[Table], stats: LogStats, method: Lma
 ) -> dict[str, tuple[int, int]]:
-    """(tokens, floats each) per table: some for all tokens, or one for the most frequent."""
-    tokens = sum(stats.tables[t.name].num_tokens for t in coded)
+    """(tokens, floats each) per table: some for all that may have any, or one for the most frequent."""
+    allowed = {t.name: stats.tables[t.name].tokens_with(method.private_support) for t in coded}
+    coded = [t for t in coded if allowed[t.name]]
+    tokens = sum(allowed.values())
     if places < 1 or not tokens:
         return {}
     each = (places + len(coded)) // (tokens + len(coded))
     if each:
-        each = min(each, min(t.embedding_dim for t in coded) // 2)
-        return {t.name: (stats.tables[t.name].num_tokens, each) for t in coded} if each else {}
+        half = min(t.embedding_dim for t in coded) // 2
+        each = min(each, half if method.most_private is None else method.most_private)
+        return {t.name: (allowed[t.name], each) for t in coded} if each else {}
     counts = kept_tokens([stats.tables[t.name] for t in coded], places)
     # A table with no frequent token would only lose a dimension to the float its tokens share.
     return {t.name: (count, 1) for t, count in zip(coded, counts, strict=True) if count}

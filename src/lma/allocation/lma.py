@@ -43,6 +43,10 @@ class Lma:
         signature_share: At most this share of a serving budget goes to signatures.
         private_share: At most this share goes to private rows of the smallest tables; 0 is the
             published form.
+        private_support: Learned codes only: tokens seen less often get no floats of their own, and
+            neither they nor tokens without a signature more blocks than `hashed_share` says; what
+            a budget then has left stays unspent.
+        most_private: Learned codes only: floats of a private part at most; None: half a vector.
         hashed_share: Share of the blocks set aside for tokens without a signature; 0 lets them
             hash into all blocks, the published form.
         seed: Seed of the hash functions.
@@ -54,6 +58,8 @@ class Lma:
     signature_share: float = 0.5
     private_share: float = 0.25
     hashed_share: float = 0.0
+    private_support: int = 1
+    most_private: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:

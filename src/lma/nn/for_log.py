@@ -60,10 +60,12 @@ def similarity_of(log: Any) -> str:
     """Contexts that a log's labels are fit for.
 
     "positive_context" where `lma prepare` sampled the negatives, whose labels say nothing of a
-    token; "labelled_context", label residuals, everywhere else.
+    token. Where labels are real, "context", what a token meets in all of its rows; but of two
+    features alone, which say little of each other but by the label, "labelled_context".
     """
-    sampled = getattr(log, "meta", {}).get("format") in FORMATS_OF_POSITIVES
-    return "positive_context" if sampled else "labelled_context"
+    if getattr(log, "meta", {}).get("format") in FORMATS_OF_POSITIVES:
+        return "positive_context"
+    return "context" if len(log.schema.features) > 2 else "labelled_context"
 
 
 __all__ = ["embeddings_for", "similarity_of"]
