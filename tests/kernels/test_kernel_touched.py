@@ -14,7 +14,7 @@ from torch import Tensor
 
 import lma
 from lma.allocation import Full, Hashed, Robe
-from lma.kernels import ops
+from lma.kernels import graph_ops, ops
 from lma.kernels.layout import Column, Kind
 from lma.kernels.lookup import lookup
 from lma.kernels.reference import touched as reference
@@ -242,6 +242,17 @@ def test_opcheck_of_touched_ops() -> None:
         ops.fused_update,
         (weight, torch.zeros_like(weight), torch.empty(0), grad, *touched, 1, 0.1, 1e-8, 0.9, 0.99),
     )
+    settings = torch.tensor([0.1, 1e-8, 0.9, 0.99, 0], dtype=torch.float64)
+    optimizer = torch.zeros_like(weight), torch.empty(0), settings
+    torch.library.opcheck(graph_ops.fused_step, (weight, *optimizer, grad, *touched, 1))
+    # Only the schema of what returns a sparse tensor: comparing gradients is the next test's.
+    schema = ["test_schema"]
+    read = (ids, None, None, numbers, columns, modes, *rule, case.pieces, width)
+    torch.library.opcheck(
+        graph_ops.sparse_grad, (grad, *touched, case.num_blocks, case.unit), test_utils=schema
+    )
+    torch.library.opcheck(graph_ops.lookup_sparse, (weight, *read))
+    torch.library.opcheck(graph_ops.lookup_updating, (weight, *optimizer, *read, 1))
 
 
 def test_a_resumed_run_is_the_same() -> None:

@@ -22,7 +22,7 @@ from lma.kernels.reference.quantised import (
     num_groups,
     quantise,
 )
-from lma.kernels.touched import Update, lookup_touched
+from lma.kernels.touched import Traced, Update, lookup_touched
 from lma.results import ByteCount
 from lma.signatures import LogStats, SignatureTable
 
@@ -100,8 +100,8 @@ class SharedMemory(FixedBuffers):
             raise ValueError(f"{precision} is rounded from float32 weights, found dtype {dtype}")
         if sparse and self.bits < 32:
             raise ValueError(f"sparse gradients have no {precision}: its rounding needs dense ones")
-        # Set by a FusedOptimizer: makes the function that one backward pass calls.
-        self.update: Callable[[], Update] | None = None
+        # Set by a FusedOptimizer: makes what one backward pass calls.
+        self.update: Callable[[], Update | Traced] | None = None
         self.init_std = 0.01 if init_std is None else init_std
         shape = allocation.num_blocks, allocation.block_size
         self.weight: Tensor
