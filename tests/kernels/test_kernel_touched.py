@@ -78,17 +78,22 @@ def test_touched_blocks_equal_the_reference(data: st.DataObject) -> None:
     check_sparse(case, data.draw(st.integers(0, 4)), data.draw(st.booleans()), seed)
 
 
+@pytest.mark.parametrize("privates", [[0, 0, 0], [0, 4, 16]], ids=["alike", "private parts"])
+@pytest.mark.parametrize("bags", [False, True], ids=["one id", "bags"])
 @pytest.mark.parametrize("threads", [1, 2, 7])
-def test_any_number_of_threads_gives_the_same_bits(threads: int, torch_threads: None) -> None:
+def test_any_number_of_threads_gives_the_same_bits(
+    threads: int, bags: bool, privates: list[int], torch_threads: None
+) -> None:
     # Far more blocks than one bucket of the kernel holds.
-    case = make_case(0, [(Kind.UNSIGNED, "prefix")] * 3, [16] * 3, [0] * 3, 4)
-    case.rule.layout[:, 18] = 9000
-    case.num_blocks = 9000
+    case = make_case(0, [(Kind.UNSIGNED, "prefix")] * 3, [16] * 3, privates, 4)
+    case.rule.layout[:, Column.HASHED_BLOCKS] = 9000
+    case.num_blocks = max(9000, case.num_blocks)
+    check_sparse(case, 4000, bags)
     results = []
     for count in (1, threads):
         torch.set_num_threads(count)
         weight = case.weight().requires_grad_()
-        out = lookup_touched(weight, *arguments(case, 4000, True))
+        out = lookup_touched(weight, *arguments(case, 4000, bags))
         grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
         results.append(torch.autograd.grad(out, weight, grad)[0])
     assert torch.equal(results[0].indices(), results[1].indices())

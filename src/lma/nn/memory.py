@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lma.allocation import Allocation, Budget, Lma, Method, Table
 from lma.allocation.base import Group
+from lma.allocation.planning import default_method
 from lma.allocation.tables import FLOAT_BYTES, PRECISIONS, REFERENCE_DIM, count_tokens
 from lma.buffers import FixedBuffers
 from lma.errors import StateMismatchError, UnsupportedError
@@ -39,7 +40,8 @@ class SharedMemory(FixedBuffers):
 
     Args:
         tables: The tables that share it.
-        method: A config of `lma.allocation`; `Lma()` unless given.
+        method: A config of `lma.allocation`; unless given, `Lma` with blocks whose size follows
+            from the budget (`fast_block_size`).
         budget: Serving bytes (`64_000_000`, "64MB"), "16x", or a `Budget`.
         compression: Instead of a budget: 16 means 1/16 of all tokens' rows of 16 floats.
         signatures: Needed by `Lma`.
@@ -82,9 +84,9 @@ class SharedMemory(FixedBuffers):
                 resolved = dataclasses.replace(resolved, precision=precision)
             if resolved is not None:
                 precision = resolved.precision
-            allocation = (method or Lma()).allocate(
-                tables, resolved, signatures=signatures, stats=stats
-            )
+            if method is None:
+                method = Lma() if resolved is None else default_method(resolved, tables)
+            allocation = method.allocate(tables, resolved, signatures=signatures, stats=stats)
         elif budget is not None or compression is not None or method is not None:
             raise ValueError("give an allocation, or a method with its budget, not both")
         self.allocation = allocation.to(device)
