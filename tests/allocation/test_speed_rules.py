@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,10 +47,10 @@ def stats() -> LogStats:
 
 
 def test_plan_chooses_from_the_budget() -> None:
-    small, large = lma.plan("20KB", stats()), lma.plan("4MB", stats(), embedding_dim=64)
-    assert (small.block_size, small.gradients) == (4, "dense")
+    small, large = lma.plan("10KB", stats()), lma.plan("4MB", stats(), embedding_dim=64)
+    assert (small.block_size, small.gradients) == (2, "dense")
     assert (large.block_size, large.gradients) == (16, "fused")
-    assert lma.plan("20KB", stats(), batch_size=8).gradients == "fused"
+    assert lma.plan("10KB", stats(), batch_size=8).gradients == "fused"
     assert lma.plan("4MB", stats(), method=Lma()).block_size == 1
     assert lma.plan(Budget(4_000_000, precision="int8"), stats()).gradients == "dense"
 
@@ -62,4 +61,4 @@ def test_a_memory_of_a_budget_alone_is_that_of_the_plan() -> None:
     signatures = random_signatures(plan.num_signed, plan.num_codes, plan.code_bits)
     memory = lma.SharedMemory(tables, budget="200KB", signatures=signatures, stats=stats())
     assert memory.allocation.plan.block_size == plan.block_size == 4
-    assert torch.equal(memory.weight.detach()[:0], torch.empty(0, 4))
+    assert memory.weight.shape[1] == 4
