@@ -128,16 +128,16 @@ def random_chunks(
     # Bytes drawn in pairs, the usual case, without loops and tests inside.
     pairs = draws.shape[1] == 2 and bits == _BYTE
     for j in range(chunks):
-        j = np.uint64(j)
-        h = states[t, j]
+        c = np.uint64(j)
+        h = states[t, c]
         if pairs:
-            h = combine(h, np.uint64(codes[first + np.uint64(draws[j, _ZERO])]))
-            h = combine(h, np.uint64(codes[first + np.uint64(draws[j, _ONE])]))
+            h = combine(h, np.uint64(codes[first + np.uint64(draws[c, _ZERO])]))
+            h = combine(h, np.uint64(codes[first + np.uint64(draws[c, _ONE])]))
         else:
             for k in range(draws.shape[1]):
-                which = np.uint64(draws[j, np.uint64(k)])
+                which = np.uint64(draws[c, np.uint64(k)])
                 h = combine(h, read_code(codes, first, bits, which))
-        out[row, lead + j] = base + reduce_range(h, size) * stride
+        out[row, lead + c] = base + reduce_range(h, size) * stride
 
 
 @inlined

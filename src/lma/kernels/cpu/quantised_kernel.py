@@ -47,11 +47,11 @@ def put_bytes(scale: Any, source: Any, s: Any, count: Any, target: Any, t: Any, 
     """target[t + i] = (with `add`, +=) scale * source[s + i] for i < count; s, t are uint64."""
     done = count & ~7
     for i in range(0, done, 8):
-        i = np.uint64(i)
+        step = np.uint64(i)
         if add:
-            add_eight(scale, source, s + i, target, t + i)
+            add_eight(scale, source, s + step, target, t + step)
         else:
-            put_eight(scale, source, s + i, target, t + i)
+            put_eight(scale, source, s + step, target, t + step)
     s, t = s + np.uint64(done), t + np.uint64(done)
     if count & 4:
         if add:
@@ -70,11 +70,11 @@ def put_halves(scale: Any, source: Any, s: Any, count: Any, target: Any, t: Any,
     s = s >> _1
     done = count & ~7
     for i in range(0, done, 8):
-        i = np.uint64(i)
+        step = np.uint64(i)
         if add:
-            add_eight_halves(scale, source, s + (i >> _1), target, t + i)
+            add_eight_halves(scale, source, s + (step >> _1), target, t + step)
         else:
-            put_eight_halves(scale, source, s + (i >> _1), target, t + i)
+            put_eight_halves(scale, source, s + (step >> _1), target, t + step)
     s, t = s + np.uint64(done >> 1), t + np.uint64(done)
     if count & 4:
         if add:

@@ -93,8 +93,8 @@ def place_rows(
     if all_alike(numbers, rows, lead, pieces):
         # Touches follow one another in the gradient as they do here.
         for i in range(first * pieces, last * pieces):
-            i = np.uint64(i)
-            put_touch(np.uint64(starts[i]), i * step, move, cursors, touches)
+            at = np.uint64(i)
+            put_touch(np.uint64(starts[at]), at * step, move, cursors, touches)
         return
     r = first // features
     f = first - r * features

@@ -76,7 +76,7 @@ def fill_buckets(
     if offsets is None and not weighted and not ragged and chunk == unit:
         count, place = _row_passes(starts, numbers, columns, width, rows, *sizes)
     else:
-        bags = *bag_arrays(offsets, factors), array(numbers), array(columns), array(modes)
+        bags = (*bag_arrays(offsets, factors), array(numbers), array(columns), array(modes))
         slots = entries if offsets is None else len(offsets) - 1
         count, place = _entry_passes(starts, bags, slots, width, rows, *sizes, chunk, num_blocks)
     counts = np.zeros((pieces, buckets), np.int64)
@@ -128,7 +128,7 @@ def _row_passes(
 
 def _entry_passes(
     starts: Tensor,
-    bags: tuple[Any, ...],
+    bags: tuple[Any, Any, Any, Any, Any],
     slots: int,
     width: int,
     rows: Any,
