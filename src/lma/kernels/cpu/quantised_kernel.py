@@ -25,6 +25,7 @@ from lma.kernels.cpu.int8_vectors import (
     put_four_halves,
 )
 from lma.kernels.cpu.mix import inlined, kernel
+from lma.kernels.cpu.prefetch import prefetch
 
 CACHED = 1 << 17  # bytes that stay in a core's cache without being asked for
 _1, _3, _4 = np.uint64(1), np.uint64(3), np.uint64(4)
@@ -183,6 +184,16 @@ def put_tile(
                 )  # fmt: skip
 
 
+@inlined
+def ask_scales(scales: Any, shift: Any, starts: Any, count: Any) -> Any:
+    """Ask for the scales of the blocks in the first `count` rows of `starts`."""
+    for row in range(count):
+        for j in range(starts.shape[1]):
+            block = np.int64(starts[np.uint64(row), np.uint64(j)])
+            if block >= 0:
+                prefetch(scales, block >> shift)
+
+
 @kernel
 def quantised_range(
     values: Any, bits: Any, scales: Any, shift: Any, ids: Any, offsets: Any, factors: Any,
@@ -213,6 +224,8 @@ def quantised_range(
                 ids, numbers, rows, seeds, states, draws, codes, fingerprints, overflow, stride,
                 lead, starts, begin, values, *width_of, early, begin, end,
             )  # fmt: skip
+            if early:
+                ask_scales(scales, shift, starts, end - begin)
             put_tile(
                 values, bits, scales, shift, blocks, factors, numbers, columns, rows, unit, chunk,
                 lead, starts, out, width, begin, end,
