@@ -353,3 +353,26 @@ def test_bad_arguments_are_named() -> None:
         run(case, weight, torch.zeros(4, dtype=torch.int64), zeros, None, torch.ones(3))
     with pytest.raises(ValueError, match="weights are on meta, ids on cpu"):
         run(case, weight.to("meta"), torch.zeros(4, dtype=torch.int64), zeros)
+
+
+@pytest.mark.parametrize("factors", [False, True], ids=["plain", "weighted"])
+@pytest.mark.parametrize(("tables", "dim", "chunk"), [(300, 8, 4), (26, 64, 1), (5, 16, 8)])
+def test_tiles_of_fewer_and_of_more_entries_than_features(
+    tables: int, dim: int, chunk: int, factors: bool
+) -> None:
+    kinds = [(kind, "prefix") for kind in list(Kind)]
+    case = make_case(1, [kinds[t % len(kinds)] for t in range(tables)], [dim] * tables,
+                     [0] * tables, chunk)  # fmt: skip
+    generator = torch.Generator().manual_seed(2)
+    ids = one_hot_ids(case, 41, generator)
+    scales = torch.randn(len(ids), generator=generator) if factors else None
+    modes = torch.zeros(tables, dtype=torch.int64)
+    arguments = case, case.weight(), ids, modes, None, scales
+    torch.testing.assert_close(run(*arguments), reference_run(*arguments))
+    found = chunk_starts(case.rule, ids, case.numbers, case.unit, case.pieces)
+    rule = case.rule
+    tables_of = reference.tables_of_entries(case.numbers, None, len(ids))
+    wanted = reference.starts(
+        ids, tables_of, *rule[:6], case.unit, rule.chunk, rule.stride, rule.lead, case.pieces
+    )
+    assert torch.equal(found, wanted)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import lma
 from lma.allocation import Full, Hashed, Robe
-from lma.kernels import ops
+from lma.kernels import graph_ops, ops
 from lma.kernels.layout import Column, Kind
 from lma.kernels.lookup import lookup
 from lma.kernels.reference import touched as reference
@@ -78,17 +78,22 @@ def test_touched_blocks_equal_the_reference(data: st.DataObject) -> None:
     check_sparse(case, data.draw(st.integers(0, 4)), data.draw(st.booleans()), seed)
 
 
+@pytest.mark.parametrize("privates", [[0, 0, 0], [0, 4, 16]], ids=["alike", "private parts"])
+@pytest.mark.parametrize("bags", [False, True], ids=["one id", "bags"])
 @pytest.mark.parametrize("threads", [1, 2, 7])
-def test_any_number_of_threads_gives_the_same_bits(threads: int, torch_threads: None) -> None:
+def test_any_number_of_threads_gives_the_same_bits(
+    threads: int, bags: bool, privates: list[int], torch_threads: None
+) -> None:
     # Far more blocks than one bucket of the kernel holds.
-    case = make_case(0, [(Kind.UNSIGNED, "prefix")] * 3, [16] * 3, [0] * 3, 4)
-    case.rule.layout[:, 18] = 9000
-    case.num_blocks = 9000
+    case = make_case(0, [(Kind.UNSIGNED, "prefix")] * 3, [16] * 3, privates, 4)
+    case.rule.layout[:, Column.HASHED_BLOCKS] = 9000
+    case.num_blocks = max(9000, case.num_blocks)
+    check_sparse(case, 4000, bags)
     results = []
     for count in (1, threads):
         torch.set_num_threads(count)
         weight = case.weight().requires_grad_()
-        out = lookup_touched(weight, *arguments(case, 4000, True))
+        out = lookup_touched(weight, *arguments(case, 4000, bags))
         grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
         results.append(torch.autograd.grad(out, weight, grad)[0])
     assert torch.equal(results[0].indices(), results[1].indices())
@@ -242,6 +247,17 @@ def test_opcheck_of_touched_ops() -> None:
         ops.fused_update,
         (weight, torch.zeros_like(weight), torch.empty(0), grad, *touched, 1, 0.1, 1e-8, 0.9, 0.99),
     )
+    settings = torch.tensor([0.1, 1e-8, 0.9, 0.99, 0], dtype=torch.float64)
+    optimizer = torch.zeros_like(weight), torch.empty(0), settings
+    torch.library.opcheck(graph_ops.fused_step, (weight, *optimizer, grad, *touched, 1))
+    # Only the schema of what returns a sparse tensor: comparing gradients is the next test's.
+    schema = ["test_schema"]
+    read = (ids, None, None, numbers, columns, modes, *rule, case.pieces, width)
+    torch.library.opcheck(
+        graph_ops.sparse_grad, (grad, *touched, case.num_blocks, case.unit), test_utils=schema
+    )
+    torch.library.opcheck(graph_ops.lookup_sparse, (weight, *read))
+    torch.library.opcheck(graph_ops.lookup_updating, (weight, *optimizer, *read, 1))
 
 
 def test_a_resumed_run_is_the_same() -> None:

@@ -1,7 +1,8 @@
-"""Modules compile to one graph: signatures, bags, weights, padding, max, sparse gradients."""
+"""Modules compile to one graph: signatures, bags, weights, padding, max, touched blocks only."""
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounterWithBackend
 
 import lma
 from lma.allocation import Full, Hashed, Lma
@@ -72,3 +73,49 @@ def test_a_whole_model() -> None:
     tables = [lma.EmbeddingBagConfig(50, 8, "a"), lma.EmbeddingBagConfig(30, 8, "b")]
     model = lma.models.DLRM(lma.EmbeddingBagCollection(tables, **arguments("lma")), 3)
     same_when_compiled(model, model.embeddings.memory, torch.randn(3, 3), ONE_HOT)
+
+
+def pair(**given: object) -> lma.EmbeddingBagCollection:
+    torch.manual_seed(0)
+    tables = [lma.EmbeddingBagConfig(50, 8, "a"), lma.EmbeddingBagConfig(30, 8, "b")]
+    return lma.EmbeddingBagCollection(tables, **arguments("lma"), **given)
+
+
+def test_sparse_gradients() -> None:
+    model = pair(sparse=True)
+    for inputs in ((ONE_HOT,), (VALUES, OFFSETS), (VALUES, OFFSETS, torch.randn(len(VALUES)))):
+        same_when_compiled(model, model.memory, *inputs)
+        assert model.memory.weight.grad is not None
+        assert model.memory.weight.grad.is_sparse
+
+
+@pytest.mark.parametrize("method", ["sgd", "adagrad", "block_adagrad", "adam"])
+def test_updates_in_the_backward_pass(method: str) -> None:
+    plain, model = pair(), pair()
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, fullgraph=True, backend=counter)
+    optimizers = [lma.FusedOptimizer(m.memory, method, lr=0.1) for m in (plain, model)]
+    for step in range(4):
+        for optimizer, function in zip(optimizers, (plain, compiled), strict=True):
+            # Another rate, as schedules give it, is no reason to compile again.
+            optimizer.lr = 0.1 / (1 + step)
+            function((ONE_HOT - step).clamp(min=0)).square().sum().backward()
+        torch.testing.assert_close(model.memory.weight, plain.memory.weight)
+    assert not torch.equal(model.memory.weight, pair().memory.weight)
+    assert model.memory.weight.grad is None
+    assert [o.steps for o in optimizers] == [4, 4]
+    assert counter.frame_count == 1
+
+
+def test_weights_of_entries_in_an_update() -> None:
+    plain, model = pair(), pair()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    factors = [torch.randn(len(VALUES), requires_grad=True)]
+    factors.append(factors[0].detach().clone().requires_grad_())
+    for module, function, factor in zip((plain, model), (plain, compiled), factors, strict=True):
+        lma.FusedOptimizer(module.memory, "adagrad", lr=0.1)
+        function(VALUES, OFFSETS, factor).square().sum().backward()
+    torch.testing.assert_close(model.memory.weight, plain.memory.weight)
+    torch.testing.assert_close(factors[1].grad, factors[0].grad)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lma.training import MethodConfig, RunConfig, TrainingConfig, optimizers, run
+from lma.allocation import speed_rules
+from lma.training import MethodConfig, RunConfig, TrainingConfig, run
 from lma.training.optimizers import use_sparse_gradients
 
 
@@ -14,7 +15,7 @@ def test_training_is_the_same(log, monkeypatch, optimizer, name):
     config = RunConfig(MethodConfig(name, "" if name == "full" else "4x"), training=training)
     weights = []
     for limit in (1e9, 0):
-        monkeypatch.setattr(optimizers, "SPARSE_FROM", limit)
+        monkeypatch.setattr(speed_rules, "SPARSE_FROM", limit)
         model, _ = run(log, config)
         assert model.embeddings.memory.sparse == (limit == 0)
         weights.append(model.embeddings.memory.weight.detach())
@@ -30,9 +31,9 @@ def test_training_is_the_same(log, monkeypatch, optimizer, name):
 
 def test_only_where_untouched_floats_stay_as_they_are():
     sgd = TrainingConfig(optimizer="sgd", batch_size=10)
-    assert use_sparse_gradients(64 * 10 * 32 + 1, 1, 32, sgd)
-    assert not use_sparse_gradients(64 * 10 * 32, 1, 32, sgd)
-    assert use_sparse_gradients(64 * 10 * 32, 2, 32, sgd)
+    assert use_sparse_gradients(16 * 10 * 32 + 1, 1, 32, sgd)
+    assert not use_sparse_gradients(16 * 10 * 32, 1, 32, sgd)
+    assert use_sparse_gradients(16 * 10 * 32, 2, 32, sgd)
     for other in (
         TrainingConfig(optimizer="adam", batch_size=10),
         TrainingConfig(optimizer="sgd", batch_size=10, weight_decay=0.1),

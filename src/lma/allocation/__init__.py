@@ -15,6 +15,7 @@ from lma.allocation.mixed_dimension import MixedDimension
 from lma.allocation.planning import Plan, TablePlan, plan
 from lma.allocation.quotient_remainder import QuotientRemainder
 from lma.allocation.robe import Robe
+from lma.allocation.speed_rules import fast_block_size, gradient_mode
 from lma.allocation.tables import Budget, Table, parse_bytes
 from lma.allocation.tensor_train import TensorTrain
 
@@ -40,6 +41,8 @@ __all__ = [
     "Table",
     "TablePlan",
     "TensorTrain",
+    "fast_block_size",
+    "gradient_mode",
     "parse_bytes",
     "plan",
     "shared_fraction",

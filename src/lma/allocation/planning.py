@@ -7,6 +7,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from lma.allocation.speed_rules import GradientMode, fast_block_size, gradient_mode
 from lma.allocation.tables import Budget, Table
 from lma.errors import BudgetError
 from lma.signatures.budget import signature_bytes
@@ -51,6 +52,7 @@ class Plan:
         block_size: Floats per block.
         power: Codes that must agree for two tokens to share a chunk.
         num_codes, code_bits: Of every signature.
+        gradients: The fastest form of the memory's gradient, of `plan`: see `gradient_mode`.
     """
 
     tables: tuple[TablePlan, ...]
@@ -60,6 +62,7 @@ class Plan:
     power: int
     num_codes: int
     code_bits: int
+    gradients: GradientMode = dataclasses.field(default="dense", compare=False)
 
     @property
     def num_signed(self) -> dict[str, int]:
@@ -91,6 +94,7 @@ def plan(
     embedding_dim: int = 16,
     method: Lma | None = None,
     signatures: SignatureConfig | None = None,
+    batch_size: int = 2048,
 ) -> Plan:
     """Spend a budget on a log.
 
@@ -103,24 +107,42 @@ def plan(
        `method.signature_share` of the budget (no limit where weights alone are counted).
     3. The rest becomes shared blocks.
 
+    Where only a budget is given, speed chooses the size of blocks (`fast_block_size`) and says how
+    to train them: `plan.gradients` (`gradient_mode`).
+
     Args:
         budget: Bytes (`64_000_000`, "64MB"), a compression ("16x" of all seen tokens' rows of 16
             floats), or a `Budget`.
         stats: Of the log's training rows: `builder.stats()` or `LogStats.from_dataset`.
         embedding_dim: Dimension of every table.
-        method: Settings of the allocation; `Lma()` unless given.
+        method: Settings of the allocation; `default_method` of the budget unless given.
         signatures: Settings of the signatures; `SignatureConfig()` unless given.
+        batch_size: Rows of a training step, of one token per table.
 
     Raises:
         BudgetError: If the budget holds not even one block.
     """
-    from lma.allocation.lma import Lma
-
     tables = [Table(name, None, embedding_dim) for name in stats.tables]
     resolved = Budget.of(budget, None, stats.num_tokens)
     if resolved is None:
         raise ValueError("plan needs a budget")
-    return make_plan(resolved, stats, tables, method or Lma(), signatures or SignatureConfig())
+    method = method or default_method(resolved, tables)
+    made = make_plan(resolved, stats, tables, method, signatures or SignatureConfig())
+    # The budget's floats, most of which are the memory's; signatures would move no crossover.
+    floats = resolved.floats(fixed_bytes(len(tables)), made.block_size)
+    read = batch_size * embedding_dim * len(tables)
+    # Rounded weights have dense gradients only.
+    rounded = resolved.precision != "float32"
+    mode: GradientMode = "dense" if rounded else gradient_mode(floats, made.block_size, read)
+    return dataclasses.replace(made, gradients=mode)
+
+
+def default_method(budget: Budget, tables: Sequence[Table]) -> Lma:
+    """`Lma` with the block size that suits a budget and the tables' dimensions."""
+    from lma.allocation.lma import Lma
+
+    floats = budget.floats(fixed_bytes(len(tables)))
+    return Lma(block_size=fast_block_size(floats, [table.embedding_dim for table in tables]))
 
 
 def make_plan(

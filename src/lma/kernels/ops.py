@@ -17,30 +17,32 @@ from torch import Tensor
 from lma.kernels.reference import inputs, quantised, touched
 from lma.kernels.reference import lookup as reference
 
-_RULE = (
+RULE = (
     "Tensor layout, Tensor seeds, Tensor draws, Tensor codes, Tensor fingerprints, "
     "Tensor overflow_keys"
 )
-_BAGS = "Tensor? offsets, Tensor? factors, Tensor numbers, Tensor columns, Tensor modes"
+BAGS = "Tensor? offsets, Tensor? factors, Tensor numbers, Tensor columns, Tensor modes"
 
 
 # Ops defined one level below `torch.library.custom_op`, whose checks at every call cost more than
 # the small kernels; `opcheck` makes them once, in the tests.
-_library: Any = torch.library.Library("lma", "DEF")  # type: ignore[no-untyped-call]
+library: Any = torch.library.Library("lma", "DEF")  # type: ignore[no-untyped-call]
 
 
-def _op(name: str, schema: str, default: Any) -> Any:
-    _library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    _library.impl(name, default, "CompositeExplicitAutograd")
+def define(name: str, schema: str, default: Any) -> Any:
+    """The op `lma::name`, with the implementation that serves where no other does."""
+    library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+    library.impl(name, default, "CompositeExplicitAutograd")
     return getattr(torch.ops.lma, name).default
 
 
 def _kernel(op: Any, device: str) -> Any:
-    return torch.library.impl(op.name(), device, lib=_library)
+    return torch.library.impl(op.name(), device, lib=library)
 
 
-def _fake(op: Any) -> Any:
-    return torch.library.register_fake(op.name(), lib=_library)
+def fake(op: Any) -> Any:
+    """Decorator: the function that says an op's shapes."""
+    return torch.library.register_fake(op.name(), lib=library)
 
 
 def gpu(function: Any) -> Any:
@@ -54,7 +56,7 @@ def gpu(function: Any) -> Any:
 
 # --- inputs -------------------------------------------------------------------------------
 
-accept_ids = _op(
+accept_ids = define(
     "accept_ids",
     "(Tensor ids, Tensor numbers, Tensor sizes, int policy, bool check, str names) -> Tensor",
     inputs.accept_ids,
@@ -68,28 +70,28 @@ def _accept_ids_cpu(*args: Any) -> Tensor:
     return cpu.accept_ids(*args)
 
 
-@_fake(accept_ids)  # type: ignore[untyped-decorator]
+@fake(accept_ids)  # type: ignore[untyped-decorator]
 def _accept_ids_fake(ids: Tensor, *args: Any) -> Tensor:
     return torch.empty_like(ids, memory_format=torch.contiguous_format)
 
 
-accept_offsets = _op(
+accept_offsets = define(
     "accept_offsets",
     "(Tensor offsets, SymInt total, str argument) -> Tensor",
     inputs.accept_offsets,
 )
 
 
-@_fake(accept_offsets)  # type: ignore[untyped-decorator]
+@fake(accept_offsets)  # type: ignore[untyped-decorator]
 def _accept_offsets_fake(offsets: Tensor, total: int, argument: str) -> Tensor:
     return offsets.new_empty(offsets.shape, dtype=torch.int64)
 
 
 # --- starts -------------------------------------------------------------------------------
 
-starts = _op(
+starts = define(
     "starts",
-    f"(Tensor ids, Tensor numbers, {_RULE}, int unit, int chunk, int stride, int lead, "
+    f"(Tensor ids, Tensor numbers, {RULE}, int unit, int chunk, int stride, int lead, "
     "int pieces) -> Tensor",
     reference.starts,
 )
@@ -107,16 +109,16 @@ def _starts_cuda(*args: Any) -> Tensor:
     return gpu(reference.starts)(*args)  # type: ignore[no-any-return]
 
 
-@_fake(starts)  # type: ignore[untyped-decorator]
+@fake(starts)  # type: ignore[untyped-decorator]
 def _starts_fake(ids: Tensor, *args: Any) -> Tensor:
     return ids.new_empty(ids.shape[0], args[-1], dtype=torch.int32)
 
 
 # --- lookup -------------------------------------------------------------------------------
 
-lookup = _op(
+lookup = define(
     "lookup",
-    f"(Tensor weight, Tensor ids, {_BAGS}, {_RULE}, int chunk, int stride, int lead, int pieces, "
+    f"(Tensor weight, Tensor ids, {BAGS}, {RULE}, int chunk, int stride, int lead, int pieces, "
     "int width, bool keep) -> (Tensor, Tensor)",
     reference.lookup,
 )
@@ -134,7 +136,7 @@ def _lookup_cuda(*args: Any) -> tuple[Tensor, Tensor]:
     return gpu(reference.lookup)(*args)  # type: ignore[no-any-return]
 
 
-@_fake(lookup)  # type: ignore[untyped-decorator]
+@fake(lookup)  # type: ignore[untyped-decorator]
 def _lookup_fake(
     weight: Tensor, ids: Tensor, offsets: Tensor | None, factors: Any, numbers: Tensor, *args: Any
 ) -> tuple[Tensor, Tensor]:
@@ -173,15 +175,15 @@ def _lookup_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
 
 
 torch.library.register_autograd(
-    lookup.name(), _lookup_backward, setup_context=_remember, lib=_library
+    lookup.name(), _lookup_backward, setup_context=_remember, lib=library
 )
 
 
 # --- lookup in an int8 memory, for inference ------------------------------------------------
 
-lookup_quantised = _op(
+lookup_quantised = define(
     "lookup_quantised",
-    f"(Tensor values, Tensor scales, Tensor ids, {_BAGS}, {_RULE}, int chunk, int stride, "
+    f"(Tensor values, Tensor scales, Tensor ids, {BAGS}, {RULE}, int chunk, int stride, "
     "int lead, int pieces, int width) -> Tensor",
     quantised.lookup_quantised,
 )
@@ -202,7 +204,7 @@ def _lookup_quantised_cuda(*args: Any) -> Tensor:
     return gpu(quantised.lookup_quantised)(*args)  # type: ignore[no-any-return]
 
 
-@_fake(lookup_quantised)  # type: ignore[untyped-decorator]
+@fake(lookup_quantised)  # type: ignore[untyped-decorator]
 def _lookup_quantised_fake(
     values: Tensor, scales: Tensor, ids: Tensor, offsets: Any, factors: Any, numbers: Tensor,
     *args: Any,
@@ -213,9 +215,9 @@ def _lookup_quantised_fake(
 
 # --- the dense gradient of the memory -----------------------------------------------------
 
-lookup_grad = _op(
+lookup_grad = define(
     "lookup_grad",
-    f"(Tensor grad, Tensor starts, {_BAGS}, Tensor layout, int chunk, int lead, int num_blocks, "
+    f"(Tensor grad, Tensor starts, {BAGS}, Tensor layout, int chunk, int lead, int num_blocks, "
     "int block_size) -> Tensor",
     reference.lookup_grad,
 )
@@ -233,14 +235,14 @@ def _lookup_grad_cuda(*args: Any) -> Tensor:
     return gpu(reference.lookup_grad)(*args)  # type: ignore[no-any-return]
 
 
-@_fake(lookup_grad)  # type: ignore[untyped-decorator]
+@fake(lookup_grad)  # type: ignore[untyped-decorator]
 def _lookup_grad_fake(grad: Tensor, *args: Any) -> Tensor:
     return grad.new_empty(args[-2], args[-1])
 
 
 # --- the gradient of per-entry factors ----------------------------------------------------
 
-factors_grad = _op(
+factors_grad = define(
     "factors_grad",
     "(Tensor weight, Tensor grad, Tensor starts, Tensor? offsets, Tensor numbers, Tensor columns, "
     "Tensor layout, int chunk, int lead) -> Tensor",
@@ -260,16 +262,16 @@ def _factors_grad_cuda(*args: Any) -> Tensor:
     return gpu(reference.factors_grad)(*args)  # type: ignore[no-any-return]
 
 
-@_fake(factors_grad)  # type: ignore[untyped-decorator]
+@fake(factors_grad)  # type: ignore[untyped-decorator]
 def _factors_grad_fake(weight: Tensor, grad: Tensor, starts: Tensor, *args: Any) -> Tensor:
     return weight.new_empty(starts.shape[0])
 
 
 # --- gradients of touched blocks, and updates by them ---------------------------------------
 
-touched_grad = _op(
+touched_grad = define(
     "touched_grad",
-    f"(Tensor grad, Tensor starts, {_BAGS}, Tensor layout, int chunk, int lead, int num_blocks, "
+    f"(Tensor grad, Tensor starts, {BAGS}, Tensor layout, int chunk, int lead, int num_blocks, "
     "int block_size) -> (Tensor, Tensor)",
     touched.touched_grad,
 )
@@ -287,17 +289,17 @@ def _touched_grad_cuda(*args: Any) -> tuple[Tensor, Tensor]:
     return gpu(touched.touched_grad)(*args)  # type: ignore[no-any-return]
 
 
-@_fake(touched_grad)  # type: ignore[untyped-decorator]
+@fake(touched_grad)  # type: ignore[untyped-decorator]
 def _touched_grad_fake(grad: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     count = torch.library.get_ctx().new_dynamic_size()
     return grad.new_empty(count, dtype=torch.int64), grad.new_empty(count, args[-1])
 
 
 # It changes its first three arguments; autograd learns that from its caller (`increment_version`).
-fused_update = _op(
+fused_update = define(
     "fused_update",
     "(Tensor(a!) weight, Tensor(b!) state, Tensor(c!) second, Tensor grad, Tensor starts, "
-    f"{_BAGS}, Tensor layout, int chunk, int lead, int kind, float lr, float eps, "
+    f"{BAGS}, Tensor layout, int chunk, int lead, int kind, float lr, float eps, "
     "float beta1, float beta2) -> ()",
     touched.fused_update,
 )
@@ -310,6 +312,6 @@ def _fused_update_cpu(*args: Any) -> None:
     cpu.fused_update(*args)
 
 
-@_fake(fused_update)  # type: ignore[untyped-decorator]
+@fake(fused_update)  # type: ignore[untyped-decorator]
 def _fused_update_fake(*args: Any) -> None:
     return None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lma.kernels import ops
+from lma.kernels import graph_ops, ops
 from lma.kernels.lookup import check_lookup
 from lma.kernels.rule import Rule
 
@@ -30,8 +30,17 @@ class Touched(NamedTuple):
 Update = Callable[[Tensor, Tensor, Touched], None]
 
 
-class _TouchedLookup(torch.autograd.Function):
-    """`ops.lookup`; backward gives a sparse gradient, or calls `update(weight, grad, touched)`."""
+class Traced(NamedTuple):
+    """An optimizer as `torch.compile` sees it: arguments of `graph_ops.fused_step`."""
+
+    state: Tensor
+    second: Tensor
+    settings: Tensor
+    kind: int
+
+
+class _UpdatingLookup(torch.autograd.Function):
+    """`ops.lookup`; backward calls `update(weight, grad, touched)` and gives no gradient."""
 
     @staticmethod
     def forward(
@@ -40,7 +49,7 @@ class _TouchedLookup(torch.autograd.Function):
         factors: Tensor | None,
         rule: Rule,
         arguments: tuple[Any, ...],
-        update: Update | None,
+        update: Update,
     ) -> Tensor:
         ids, offsets, numbers, columns, modes, pieces, width = arguments
         out, starts = ops.lookup(
@@ -62,18 +71,9 @@ class _TouchedLookup(torch.autograd.Function):
             own = ops.factors_grad(
                 weight, grad, starts, offsets, numbers, columns, layout, ctx.chunk, ctx.lead
             ).to(factors.dtype)
-        result = None
         if ctx.needs_input_grad[0]:
-            if ctx.update is None:
-                blocks, values = ops.touched_grad(grad, *touched, *weight.shape)
-                # Blocks ascend and lie in the memory by construction.
-                result = torch.sparse_coo_tensor(
-                    blocks.unsqueeze(0), values, weight.shape, is_coalesced=True,
-                    check_invariants=False,
-                )  # fmt: skip
-            else:
-                ctx.update(weight, grad, touched)
-        return result, own, None, None, None
+            ctx.update(weight, grad, touched)
+        return None, own, None, None, None
 
 
 def lookup_touched(
@@ -88,19 +88,28 @@ def lookup_touched(
     offsets: Tensor | None = None,
     factors: Tensor | None = None,
     *,
-    update: Update | None = None,
+    update: Update | Traced | None = None,
 ) -> Tensor:
     """`lma.kernels.lookup.lookup`, differentiated block by block.
 
     Args:
         weight, rule, ids, numbers, columns, modes, pieces, width, offsets, factors: As there.
         update: Called in the backward pass with (weight, gradient of the output, `Touched`); the
-            memory then gets no gradient. None: its gradient is a coalesced sparse tensor of
-            touched blocks, which torch's SGD, Adagrad and SparseAdam take.
+            memory then gets no gradient. `Traced`: an optimizer's step as an op, which
+            `torch.compile` can trace. None: its gradient is a coalesced sparse tensor of touched
+            blocks, which torch's SGD, Adagrad and SparseAdam take.
 
     Returns:
         [batch, width].
     """
     check_lookup(weight, ids, numbers, offsets, factors)
-    arguments = (ids, offsets, numbers, columns, modes, pieces, width)
-    return _TouchedLookup.apply(weight, factors, rule, arguments, update)  # type: ignore[no-any-return, no-untyped-call]
+    arguments = (ids, offsets, factors, numbers, columns, modes, *rule, pieces, width)
+    if update is None:
+        out, _ = graph_ops.lookup_sparse(weight, *arguments)
+    elif isinstance(update, Traced):
+        *optimizer, kind = update
+        out, _ = graph_ops.lookup_updating(weight, *optimizer, *arguments, kind)
+    else:
+        own = (ids, offsets, numbers, columns, modes, pieces, width)
+        out = _UpdatingLookup.apply(weight, factors, rule, own, update)  # type: ignore[no-untyped-call]
+    return out  # type: ignore[no-any-return]

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lma.kernels import ops
-from lma.kernels.touched import Touched
+from lma.kernels import graph_ops
+from lma.kernels.graph_ops import LR, STEPS
+from lma.kernels.touched import Touched, Traced
 from lma.kernels.update import UpdateKind
 from lma.nn.memory import SharedMemory
 
@@ -85,10 +86,10 @@ class FusedOptimizer:
             raise ValueError(f"FusedOptimizer: no rounding to {memory.bits} bits: {_DENSE}")
         if memory.update is not None:
             raise ValueError("the memory already has a FusedOptimizer: close it first")
-        self.memory, self.method, self.lr = memory, method, lr
-        self.eps = _EPS.get(method, 1e-10) if eps is None else eps
-        self.betas = betas
-        self.steps = 0
+        self.memory, self.method = memory, method
+        own = _EPS.get(method, 1e-10) if eps is None else eps
+        # A tensor, so that a compiled step need not be compiled again when one of them changes.
+        self._settings = torch.tensor([lr, own, *betas, 0], dtype=torch.float64)
         self._state, self._second = self._fresh_state(initial_accumulator_value)
         self._waiting: weakref.ref[_Ticket] | None = None
         memory.update = self.ticket
@@ -105,12 +106,32 @@ class FusedOptimizer:
         return torch.zeros_like(weight), torch.zeros_like(weight)
 
     @property
+    def lr(self) -> float:
+        """Learning rate of the next step."""
+        return float(self._settings[LR])
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._settings[LR] = value
+
+    @property
+    def steps(self) -> int:
+        """Steps made."""
+        return int(self._settings[STEPS])
+
+    @property
     def state_bytes(self) -> int:
         """Bytes of optimizer state: training bytes, not serving bytes."""
         return self._state.nbytes + self._second.nbytes
 
     def ticket(self) -> Any:
-        """For one forward pass: the function that its backward calls."""
+        """For one forward pass: what its backward calls.
+
+        A compiled graph gets the step as an op; nobody then watches that lookups take turns.
+        """
+        if torch.compiler.is_compiling():
+            kind = int(METHODS[self.method])
+            return Traced(self._state, self._second, self._settings, kind)
         distributed = torch.distributed
         if (
             distributed.is_available()
@@ -140,15 +161,10 @@ class FusedOptimizer:
         return update
 
     def _step(self, weight: Tensor, grad: Tensor, touched: Touched) -> None:
-        self.steps += 1
-        lr = self.lr
-        if self.method == "adam":
-            first, second = self.betas
-            lr *= (1 - second**self.steps) ** 0.5 / (1 - first**self.steps)
         with torch.no_grad():
-            ops.fused_update(
-                weight.detach(), self._state, self._second, grad, *touched,
-                int(METHODS[self.method]), lr, self.eps, *self.betas,
+            graph_ops.fused_step(
+                weight.detach(), self._state, self._second, self._settings, grad, *touched,
+                int(METHODS[self.method]),
             )  # fmt: skip
         # A graph that still needs the weights as they were must say so instead of using these.
         torch.autograd.graph.increment_version(weight)
@@ -170,7 +186,7 @@ class FusedOptimizer:
                 f"FusedOptimizer: the state is of {state['method']!r} "
                 f"{list(state['state'].shape)}, here {self.method!r} {list(self._state.shape)}"
             )
-        self.lr, self.steps = state["lr"], state["steps"]
+        self._settings[LR], self._settings[STEPS] = state["lr"], state["steps"]
         self._state.copy_(state["state"])
         self._second.copy_(state["second"])
 

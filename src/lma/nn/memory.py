@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lma.allocation import Allocation, Budget, Lma, Method, Table
 from lma.allocation.base import Group
+from lma.allocation.planning import default_method
 from lma.allocation.tables import FLOAT_BYTES, PRECISIONS, REFERENCE_DIM, count_tokens
 from lma.buffers import FixedBuffers
 from lma.errors import StateMismatchError, UnsupportedError
@@ -22,7 +23,7 @@ from lma.kernels.reference.quantised import (
     num_groups,
     quantise,
 )
-from lma.kernels.touched import Update, lookup_touched
+from lma.kernels.touched import Traced, Update, lookup_touched
 from lma.results import ByteCount
 from lma.signatures import LogStats, SignatureTable
 
@@ -39,7 +40,8 @@ class SharedMemory(FixedBuffers):
 
     Args:
         tables: The tables that share it.
-        method: A config of `lma.allocation`; `Lma()` unless given.
+        method: A config of `lma.allocation`; unless given, `Lma` with blocks whose size follows
+            from the budget (`fast_block_size`).
         budget: Serving bytes (`64_000_000`, "64MB"), "16x", or a `Budget`.
         compression: Instead of a budget: 16 means 1/16 of all tokens' rows of 16 floats.
         signatures: Needed by `Lma`.
@@ -82,9 +84,9 @@ class SharedMemory(FixedBuffers):
                 resolved = dataclasses.replace(resolved, precision=precision)
             if resolved is not None:
                 precision = resolved.precision
-            allocation = (method or Lma()).allocate(
-                tables, resolved, signatures=signatures, stats=stats
-            )
+            if method is None:
+                method = Lma() if resolved is None else default_method(resolved, tables)
+            allocation = method.allocate(tables, resolved, signatures=signatures, stats=stats)
         elif budget is not None or compression is not None or method is not None:
             raise ValueError("give an allocation, or a method with its budget, not both")
         self.allocation = allocation.to(device)
@@ -100,8 +102,8 @@ class SharedMemory(FixedBuffers):
             raise ValueError(f"{precision} is rounded from float32 weights, found dtype {dtype}")
         if sparse and self.bits < 32:
             raise ValueError(f"sparse gradients have no {precision}: its rounding needs dense ones")
-        # Set by a FusedOptimizer: makes the function that one backward pass calls.
-        self.update: Callable[[], Update] | None = None
+        # Set by a FusedOptimizer: makes what one backward pass calls.
+        self.update: Callable[[], Update | Traced] | None = None
         self.init_std = 0.01 if init_std is None else init_std
         shape = allocation.num_blocks, allocation.block_size
         self.weight: Tensor

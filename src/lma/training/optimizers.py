@@ -7,13 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lma.allocation import gradient_mode
 from lma.training.config import TrainingConfig
-
-# Sparse gradients are faster where a memory has this many times the floats that a step reads, over
-# the block size. Measured in processor time, 26 features, batch 2048: single floats cross at 19 to
-# 75 times, blocks of 8 at 2 to 19 times, rows of 16 at 2 times; at 300 times sparse gradients are
-# 3, 14 and 31 times as fast.
-SPARSE_FROM = 64
 
 
 def make_optimizer(
@@ -42,7 +37,9 @@ def use_sparse_gradients(
 ) -> bool:
     """Whether the memory's gradients should be sparse: same steps, less time and memory.
 
-    Only where the optimizer leaves untouched floats alone, so that both give the same result.
+    The crossover is that of `lma.allocation.gradient_mode`, for the optimizers of torch that the
+    loop uses. Only where the optimizer leaves untouched floats alone, so that both give the same
+    result.
 
     Args:
         weight_floats: Floats of the memory.
@@ -52,7 +49,8 @@ def use_sparse_gradients(
     """
     same = config.optimizer in ("sgd", "adagrad") and not config.weight_decay
     floats_per_step = floats_per_row * config.batch_size
-    return same and weight_floats * block_size > SPARSE_FROM * floats_per_step
+    mode = gradient_mode(weight_floats, block_size, floats_per_step, fused=False)
+    return same and mode == "sparse"
 
 
 def rate_factor(step: int, total: int, config: TrainingConfig) -> float:

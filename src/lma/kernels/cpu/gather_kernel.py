@@ -10,13 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from lma.kernels.cpu.address_kernel import CHUNKS, DIM, PRIVATE_DIM, starts_range
-from lma.kernels.cpu.mix import kernel
-from lma.kernels.cpu.runs import add_run, copy_run
+from lma.kernels.cpu.address_kernel import CHUNKS, DIM, PRIVATE_DIM, ask_signatures, tile_starts
+from lma.kernels.cpu.mix import inlined, kernel
+from lma.kernels.cpu.runs import add_run, copy_inside, copy_run
 
-TILE = 64  # entries whose starts are computed before they are read, so that misses overlap
 CACHED = 1 << 15  # floats that stay in a core's cache without being asked for
 MEAN = 1
+
+
+@inlined
+def copy_chunks(
+    weight: Any, starts: Any, row: Any, step: Any, count: Any, lead: Any, chunks: Any, chunk: Any,
+    unit: Any, out: Any, place: Any, width: Any,
+) -> Any:  # fmt: skip
+    """`count` vectors of whole chunks that never reach over the memory's end."""
+    for _ in range(count):
+        target = place
+        for j in range(chunks):
+            start = np.uint64(starts[row, lead + np.uint64(j)]) * np.uint64(unit)
+            copy_inside(weight, start, chunk, out, target)
+            target += np.uint64(chunk)
+        row += step
+        place += width
 
 
 @kernel
@@ -26,38 +41,48 @@ def copy_tile(
 ) -> Any:  # fmt: skip
     """Slots of one entry each: slot s reads row s - shift of `starts`."""
     features = numbers.shape[0]
-    r = first // features
-    f = first - r * features
-    weighted = factors.shape[0] > 0
-    for s in range(first, last):
-        e = s - shift
-        t = numbers[f]
-        begin = r * width + columns[f]
-        stop = begin + rows[t, DIM]
-        place = begin
-        private = rows[t, PRIVATE_DIM]
-        if private > 0:
-            copy_run(weight, np.int64(starts[e, 0]) * unit, private, out, place)
-            place += private
-        chunks = rows[t, CHUNKS]
-        if chunk == 1:
-            t0 = np.uint64(place)
-            for j in range(chunks):
-                start = np.uint64(starts[e, lead + j]) * np.uint64(unit)
-                out[t0 + np.uint64(j)] = weight[start]
+    step = np.uint64(features)
+    for s in range(first, min(first + features, last)):
+        f = s % features
+        t = np.uint64(numbers[np.uint64(f)])
+        count = (last - s + features - 1) // features
+        begin = s // features * width + columns[np.uint64(f)]
+        dim, private, chunks = rows[t, DIM], rows[t, PRIVATE_DIM], rows[t, CHUNKS]
+        row, place = np.uint64(s - shift), np.uint64(begin)
+        whole = private == 0 and chunk == unit and dim == chunks * chunk
+        fixed = np.uint64(lead), chunks
+        if whole and chunk == 1:
+            copy_chunks(
+                weight, starts, row, step, count, *fixed, 1, 1, out, place, np.uint64(width)
+            )
+        elif whole and chunk == 4:
+            copy_chunks(
+                weight, starts, row, step, count, *fixed, 4, 4, out, place, np.uint64(width)
+            )
+        elif whole and chunk == 8:
+            copy_chunks(
+                weight, starts, row, step, count, *fixed, 8, 8, out, place, np.uint64(width)
+            )
+        elif whole and chunk == 16:
+            copy_chunks(
+                weight, starts, row, step, count, *fixed, 16, 16, out, place, np.uint64(width)
+            )
         else:
-            for j in range(chunks):
-                start = np.int64(starts[e, lead + j]) * unit
-                copy_run(weight, start, min(chunk, stop - place), out, place)
-                place += chunk
-        if weighted:
-            factor = factors[s]
-            for i in range(begin, stop):
-                out[i] *= factor
-        f += 1
-        if f == features:
-            f = 0
-            r += 1
+            for i in range(count):
+                target, stop = begin + i * width, begin + i * width + dim
+                if private > 0:
+                    copy_run(weight, np.int64(starts[row, 0]) * unit, private, out, target)
+                    target += private
+                for j in range(chunks):
+                    start = np.int64(starts[row, np.uint64(lead + j)]) * unit
+                    copy_run(weight, start, min(chunk, stop - target), out, target)
+                    target += chunk
+                row += step
+        if factors.shape[0] > 0:
+            for i in range(count):
+                factor = factors[np.uint64(s + i * features)]
+                for k in range(dim):
+                    out[np.uint64(begin + i * width + k)] *= factor
 
 
 @kernel
@@ -87,8 +112,8 @@ def add_tile(
 def lookup_range(
     weight: Any, ids: Any, offsets: Any, factors: Any, numbers: Any, columns: Any, modes: Any,
     rows: Any, seeds: Any, states: Any, draws: Any, codes: Any, fingerprints: Any, overflow: Any,
-    unit: Any, chunk: Any, stride: Any, lead: Any, starts: Any, out: Any,
-    width: Any, keep: Any, first: Any, last: Any,
+    unit: Any, chunk: Any, stride: Any, lead: Any, starts: Any, out: Any, width: Any, keep: Any,
+    tile: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Output slots first ... last - 1, and the starts of all their entries.
 
@@ -101,25 +126,27 @@ def lookup_range(
         columns: First output column of every feature, and the end.
         modes: 1 where a feature's bags are averaged, else 0.
         unit, chunk, stride: Floats of a row of the memory, of a chunk; units between blocks.
-        starts: int32, written: [entries, pieces] with `keep`, else scratch [TILE, pieces].
+        starts: int32, written: [entries, pieces] with `keep`, else scratch [tile, pieces].
         out: float32 [batch * width].
+        tile: Entries whose starts are computed before they are read, so that misses overlap.
     """
     features = numbers.shape[0]
     early = weight.shape[0] > CACHED
     shift = 0
     if offsets.shape[0] == 0:
-        for tile in range(first, last, TILE):
-            end = min(tile + TILE, last)
+        ask_signatures(ids, numbers, rows, codes, fingerprints, first, min(first + tile, last))
+        for begin in range(first, last, tile):
+            end = min(begin + tile, last)
+            ask_signatures(ids, numbers, rows, codes, fingerprints, end, min(end + tile, last))
             if not keep:
-                shift = tile
-            starts_range(
+                shift = begin
+            tile_starts(
                 ids, numbers, rows, seeds, states, draws, codes, fingerprints, overflow, stride,
-                lead, starts, shift, weight, unit,
-                early, tile, end,
+                lead, starts, shift, weight, unit, chunk, early, begin, end,
             )  # fmt: skip
             copy_tile(
                 weight, starts, shift, factors, numbers, columns, rows, unit, chunk, lead, out,
-                width, tile, end,
+                width, begin, end,
             )  # fmt: skip
         return
     batch = (offsets.shape[0] - 1) // features
@@ -131,18 +158,20 @@ def lookup_range(
         stop = begin + rows[numbers[f], DIM]
         for i in range(begin, stop):
             out[i] = 0
-        for tile in range(low, high, TILE):
-            end = min(tile + TILE, high)
+        own = numbers[f : f + 1]
+        ask_signatures(ids, own, rows, codes, fingerprints, low, min(low + tile, high))
+        for entry in range(low, high, tile):
+            end = min(entry + tile, high)
+            ask_signatures(ids, own, rows, codes, fingerprints, end, min(end + tile, high))
             if not keep:
-                shift = tile
-            starts_range(
-                ids, numbers[f : f + 1], rows, seeds, states, draws, codes, fingerprints,
-                overflow, stride, lead, starts, shift, weight, unit,
-                early, tile, end,
+                shift = entry
+            tile_starts(
+                ids, own, rows, seeds, states, draws, codes, fingerprints, overflow, stride, lead,
+                starts, shift, weight, unit, chunk, early, entry, end,
             )  # fmt: skip
             add_tile(
                 weight, starts, shift, factors, numbers[f], begin, rows, unit, chunk, lead, out,
-                tile, end,
+                entry, end,
             )  # fmt: skip
         if modes[f] == MEAN and high > low:
             for i in range(begin, stop):

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lma.kernels.cpu.address_kernel import starts_range
+from lma.kernels.cpu.address_kernel import starts_range, tile_size
 from lma.kernels.cpu.arrays import NO_FLOATS, array, bag_arrays, scaled
-from lma.kernels.cpu.gather_kernel import TILE, lookup_range
+from lma.kernels.cpu.gather_kernel import lookup_range
 from lma.kernels.cpu.scatter_kernel import dot_range, scatter_range, sum_shards
 from lma.kernels.cpu.threads import num_pieces, run_pieces
 from lma.kernels.reference import lookup as reference
@@ -41,10 +41,10 @@ def starts(
         array(ids), array(numbers), rows, array(seeds).view(np.uint64), states, array(draws),
         array(codes), array(fingerprints), array(overflow_keys), stride // unit, lead,
     )  # fmt: skip
-    target = out.numpy()
+    target, tile = out.numpy(), tile_size(len(numbers), pieces)
 
     def run(first: int, last: int) -> None:
-        starts_range(*fixed, target, 0, NO_FLOATS, unit, False, first, last)
+        starts_range(*fixed, target, NO_FLOATS, tile, first, last)
 
     run_pieces(run, len(ids), num_pieces(len(ids) * (pieces + 4), GRAIN))
     return out
@@ -95,10 +95,11 @@ def lookup(
         stride // unit, lead,
     )  # fmt: skip
     target, flat = kept.numpy(), out.numpy().reshape(-1)
+    tile = tile_size(features, pieces)
 
     def run(first: int, last: int) -> None:
-        places = target if keep else np.empty((TILE, pieces), np.int32)
-        lookup_range(*before, places, flat, width, keep, first, last)
+        places = target if keep else np.empty((tile, pieces), np.int32)
+        lookup_range(*before, places, flat, width, keep, tile, first, last)
 
     run_pieces(run, slots, num_pieces(out.numel() + len(ids) * pieces, GRAIN))
     return out, kept

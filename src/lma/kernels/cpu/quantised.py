@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from lma.kernels.cpu.arrays import array, bag_arrays
-from lma.kernels.cpu.lookup import GRAIN, starts
-from lma.kernels.cpu.quantised_kernel import pool_range
+from lma.kernels.cpu.address_kernel import tile_size
+from lma.kernels.cpu.arrays import array, bag_arrays, scaled
+from lma.kernels.cpu.lookup import GRAIN
+from lma.kernels.cpu.quantised_kernel import quantised_range
 from lma.kernels.cpu.threads import num_pieces, run_pieces
-from lma.kernels.reference.lookup import tables_of_entries
 from lma.kernels.reference.quantised import bits_of, group_blocks
 
 
@@ -37,22 +38,22 @@ def lookup_quantised(
     """`reference.lookup_quantised`."""
     bits = bits_of(values)
     unit = values.shape[1] * 8 // bits
-    tables = tables_of_entries(numbers, offsets, len(ids))
-    found = starts(
-        ids, tables, layout, seeds, draws, codes, fingerprints, overflow_keys, unit, chunk,
-        stride, lead, pieces,
-    )  # fmt: skip
+    rows, states = scaled(layout, seeds, unit, chunk)
     slots = len(ids) if offsets is None else len(offsets) - 1
     out = torch.empty(slots // len(numbers), width)
-    fixed = (
+    tile = tile_size(len(numbers), pieces)
+    before = (
         array(values).reshape(-1), bits, array(scales.view(torch.uint16)),
-        group_blocks(unit).bit_length() - 1, found.numpy(), *bag_arrays(offsets, factors),
-        array(numbers), array(columns), array(modes), array(layout), unit, chunk, lead,
-        out.numpy().reshape(-1), width,
+        group_blocks(unit).bit_length() - 1, array(ids), *bag_arrays(offsets, factors),
+        array(numbers), array(columns), array(modes), rows, array(seeds).view(np.uint64), states,
+        array(draws), array(codes), array(fingerprints), array(overflow_keys), unit, chunk,
+        stride // unit, lead,
     )  # fmt: skip
-    run_pieces(
-        lambda first, last: pool_range(*fixed, first, last),
-        slots,
-        num_pieces(out.numel() + found.numel(), GRAIN),
-    )
+    flat = out.numpy().reshape(-1)
+
+    def run(first: int, last: int) -> None:
+        places = np.empty((tile, pieces), np.int32)
+        quantised_range(*before, places, flat, width, tile, first, last)
+
+    run_pieces(run, slots, num_pieces(out.numel() + len(ids) * pieces, GRAIN))
     return out

@@ -55,14 +55,9 @@ def add_4(factor: Any, source: Any, s: Any, target: Any, t: Any) -> Any:
 
 
 @inlined
-def copy_run(source: Any, start: Any, count: Any, target: Any, place: Any) -> Any:
-    """target[place + i] = source[(start + i) % len(source)] for i < count."""
-    s, t = np.uint64(start), np.uint64(place)
-    size = source.shape[0]
-    if start + count > size:
-        for i in range(count):
-            target[t + np.uint64(i)] = source[(s + np.uint64(i)) % np.uint64(size)]
-    elif count == 4:
+def copy_inside(source: Any, s: Any, count: Any, target: Any, t: Any) -> Any:
+    """target[t + i] = source[s + i] for i < count; s and t are uint64."""
+    if count == 4:
         copy_4(source, s, target, t)
     elif count == 8:
         copy_8(source, s, target, t)
@@ -72,6 +67,18 @@ def copy_run(source: Any, start: Any, count: Any, target: Any, place: Any) -> An
     else:
         for i in range(count):
             target[t + np.uint64(i)] = source[s + np.uint64(i)]
+
+
+@inlined
+def copy_run(source: Any, start: Any, count: Any, target: Any, place: Any) -> Any:
+    """target[place + i] = source[(start + i) % len(source)] for i < count."""
+    s, t = np.uint64(start), np.uint64(place)
+    size = source.shape[0]
+    if start + count > size:
+        for i in range(count):
+            target[t + np.uint64(i)] = source[(s + np.uint64(i)) % np.uint64(size)]
+    else:
+        copy_inside(source, s, count, target, t)
 
 
 @inlined

@@ -25,7 +25,7 @@ def _find(begin, end, ids, rows, fingerprints, overflow, slots):  # type: ignore
     salt = np.uint64(rows[0, SALT])
     for i in range(begin, end):
         key = token_key(salt, np.uint64(ids[i]))
-        slots[i] = find_slot(ids[i], key, rows, 0, fingerprints, overflow)
+        slots[i] = find_slot(key, rows, 0, fingerprints, overflow)
 
 
 def find_by_key(ids: Tensor, row: Tensor, fingerprints: Tensor, overflow_keys: Tensor) -> Tensor:

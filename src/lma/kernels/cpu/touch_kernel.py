@@ -4,6 +4,8 @@ A *touch* is one unit (row of the memory) read by one entry: number w of entry e
 w * unit ... of its vector, because private parts and chunks are whole units. Touches go, in the
 order of entries, to the bucket of their unit; a bucket is then added up by one thread, so sums
 have one order whatever the number of threads.
+
+A touch is one uint64: where its gradient begins, in the upper half, and its unit in the lower.
 """
 
 from __future__ import annotations
@@ -17,7 +19,100 @@ from lma.kernels.cpu.gather_kernel import MEAN
 from lma.kernels.cpu.mix import inlined, kernel
 from lma.kernels.cpu.runs import add_run
 
-_UNIT, _SOURCE = 0, 1  # columns of `touches`
+_ONE = np.uint64(1)
+_HALF, _LOW_HALF = np.uint64(32), np.uint64(0xFFFFFFFF)
+
+
+@inlined
+def unit_of(touch: Any) -> Any:
+    """Its unit, uint64."""
+    return touch & _LOW_HALF
+
+
+@inlined
+def source_of(touch: Any) -> Any:
+    """Where its gradient begins, uint64."""
+    return touch >> _HALF
+
+
+@inlined
+def all_alike(numbers: Any, rows: Any, lead: Any, pieces: Any) -> Any:
+    """Whether every slot reads the same number of chunks and nothing else."""
+    alike = lead == 0
+    for f in range(numbers.shape[0]):
+        alike = alike and rows[np.uint64(numbers[f]), CHUNKS] == pieces
+    return alike
+
+
+@kernel
+def count_rows(
+    starts: Any, pieces: Any, numbers: Any, rows: Any, lead: Any, shift: Any, counts: Any,
+    first: Any, last: Any,
+) -> Any:  # fmt: skip
+    """`count_touches` where every slot has one entry, chunks are units and none is cut short.
+
+    Args:
+        starts: int32 [entries * pieces].
+    """
+    features, move = numbers.shape[0], np.uint64(shift)
+    if all_alike(numbers, rows, lead, pieces):
+        for i in range(first * pieces, last * pieces):
+            counts[np.uint64(starts[np.uint64(i)]) >> move] += 1
+        return
+    f = first % features
+    for e in range(first, last):
+        t = np.uint64(numbers[np.uint64(f)])
+        at = np.uint64(e * pieces)
+        for w in range(rows[t, PRIVATE_UNITS]):
+            counts[(np.uint64(starts[at]) + np.uint64(w)) >> move] += 1
+        at += np.uint64(lead)
+        for j in range(rows[t, CHUNKS]):
+            counts[np.uint64(starts[at + np.uint64(j)]) >> move] += 1
+        f += 1
+        if f == features:
+            f = 0
+
+
+@inlined
+def put_touch(unit: Any, source: Any, shift: Any, cursors: Any, touches: Any) -> Any:
+    """Write a touch behind its bucket's cursor; all uint64. Returns where."""
+    bucket = unit >> shift
+    at = np.uint64(cursors[bucket])
+    cursors[bucket] = at + _ONE
+    touches[at] = source << _HALF | unit
+    return at
+
+
+@kernel
+def place_rows(
+    starts: Any, pieces: Any, numbers: Any, columns: Any, width: Any, rows: Any, unit: Any,
+    lead: Any, shift: Any, cursors: Any, touches: Any, first: Any, last: Any,
+) -> Any:  # fmt: skip
+    """`place_touches`, in the cases of `count_rows`."""
+    features, move, step = numbers.shape[0], np.uint64(shift), np.uint64(unit)
+    if all_alike(numbers, rows, lead, pieces):
+        # Touches follow one another in the gradient as they do here.
+        for i in range(first * pieces, last * pieces):
+            at = np.uint64(i)
+            put_touch(np.uint64(starts[at]), at * step, move, cursors, touches)
+        return
+    r = first // features
+    f = first - r * features
+    for e in range(first, last):
+        t = np.uint64(numbers[np.uint64(f)])
+        source = np.uint64(r * width + columns[np.uint64(f)])
+        at = np.uint64(e * pieces)
+        for w in range(rows[t, PRIVATE_UNITS]):
+            put_touch(np.uint64(starts[at]) + np.uint64(w), source, move, cursors, touches)
+            source += step
+        at += np.uint64(lead)
+        for j in range(rows[t, CHUNKS]):
+            put_touch(np.uint64(starts[at + np.uint64(j)]), source, move, cursors, touches)
+            source += step
+        f += 1
+        if f == features:
+            f = 0
+            r += 1
 
 
 @kernel
@@ -88,14 +183,10 @@ def place_touch(
     u: Any, num_blocks: Any, shift: Any, source: Any, length: Any, scale: Any, cursors: Any,
     touches: Any, factors: Any, lengths: Any,
 ) -> Any:  # fmt: skip
-    """Write one touch behind its bucket's cursor."""
+    """Write one touch, with its factor and length where such are kept."""
     if u >= num_blocks:
         u = u % num_blocks
-    bucket = np.uint64(u >> shift)
-    at = np.uint64(cursors[bucket])
-    cursors[bucket] += 1
-    touches[at, _UNIT] = u
-    touches[at, _SOURCE] = source
+    at = put_touch(np.uint64(u), np.uint64(source), np.uint64(shift), cursors, touches)
     if factors.shape[0] > 0:
         factors[at] = scale
     if lengths.shape[0] > 0:
@@ -113,25 +204,13 @@ def place_touches(
     Args:
         places, scales, tables: Of `describe_entries`.
         cursors: int64 [buckets], moved on.
-        touches: Written, int32 [touches, 2]: the unit, and where its gradient begins.
+        touches: Written, uint64 [touches].
         factors: Written, float32 [touches], or empty: all are 1.
         lengths: Written, int32 [touches]: floats of the touch; or empty: all are whole units.
     """
     chunk_units = max(1, chunk // unit)
-    plain = chunk == unit and factors.shape[0] == 0 and lengths.shape[0] == 0
     for e in range(first, last):
         t = tables[e]
-        if plain and rows[t, PRIVATE_UNITS] == 0:
-            source = places[e]
-            for j in range(rows[t, CHUNKS]):
-                u = np.int64(starts[e, lead + j])
-                bucket = np.uint64(u >> shift)
-                at = np.uint64(cursors[bucket])
-                cursors[bucket] = at + np.uint64(1)
-                touches[at, _UNIT] = u
-                touches[at, _SOURCE] = source
-                source += unit
-            continue
         scale = scales[e]
         source = places[e]
         stop = source + rows[t, DIM]
@@ -160,7 +239,7 @@ def add_touch(
     """Add the gradient of touch `at` to row `row` of `values`, float32 [rows * unit]."""
     factor = factors[at] if factors.shape[0] > 0 else np.float32(1)
     count = np.int64(lengths[at]) if lengths.shape[0] > 0 else unit
-    add_run(factor, grad, np.int64(touches[at, _SOURCE]), count, values, row * unit)
+    add_run(factor, grad, np.int64(source_of(touches[at])), count, values, row * unit)
 
 
 @kernel
@@ -177,12 +256,12 @@ def count_distinct(
         base = b << shift
         total = 0
         for at in range(bounds[b], bounds[b + 1]):
-            local = touches[at, _UNIT] - base
+            local = np.int64(unit_of(touches[at])) - base
             if seen[local] < 0:
                 seen[local] = 0
                 total += 1
         for at in range(bounds[b], bounds[b + 1]):
-            seen[touches[at, _UNIT] - base] = -1
+            seen[np.int64(unit_of(touches[at])) - base] = -1
         distinct[b] = total
 
 
@@ -203,7 +282,7 @@ def sum_buckets(
         if bounds[b] == bounds[b + 1]:
             continue
         for at in range(bounds[b], bounds[b + 1]):
-            seen[touches[at, _UNIT] - base] = 0
+            seen[np.int64(unit_of(touches[at])) - base] = 0
         row = ends[b]
         for local in range(seen.shape[0]):
             if seen[local] == 0:
@@ -213,7 +292,7 @@ def sum_buckets(
                     values[i] = 0
                 row += 1
         for at in range(bounds[b], bounds[b + 1]):
-            row = np.int64(seen[touches[at, _UNIT] - base])
+            row = np.int64(seen[np.int64(unit_of(touches[at])) - base])
             add_touch(grad, unit, touches, factors, lengths, at, values, row)
         for at in range(bounds[b], bounds[b + 1]):
-            seen[touches[at, _UNIT] - base] = -1
+            seen[np.int64(unit_of(touches[at])) - base] = -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,8 +13,10 @@ from lma.kernels.cpu.arrays import array, bag_arrays, scaled
 from lma.kernels.cpu.threads import num_pieces, run_pieces
 from lma.kernels.cpu.touch_kernel import (
     count_distinct,
+    count_rows,
     count_touches,
     describe_entries,
+    place_rows,
     place_touches,
     sum_buckets,
 )
@@ -22,8 +25,12 @@ from lma.kernels.layout import Column
 from lma.kernels.reference import touched as reference
 
 GRAIN = 4096  # touches below which a second thread costs more than it gives
-BUCKET_BITS = 10  # units of a bucket, at least: what a thread sums stays in its cache
-MAX_BUCKETS = 1 << 11
+# Buckets are small enough for what a thread sums to stay in its cache, and few enough for the
+# places where touches are written to stay there too; at least so many that threads share them.
+BUCKET_BITS, LEAST_BUCKET_BITS = 12, 6
+FEWEST_BUCKETS_BITS, MOST_BUCKETS_BITS = 6, 9
+
+Pass = Callable[..., None]  # over a piece of the entries: (own counts or cursors, ..., first, last)
 
 
 class Buckets(NamedTuple):
@@ -39,7 +46,9 @@ class Buckets(NamedTuple):
 
 def bucket_shift(num_blocks: int) -> int:
     """log2 of the units of one bucket."""
-    return max(BUCKET_BITS, (max(1, num_blocks) - 1).bit_length() - MAX_BUCKETS.bit_length() + 1)
+    bits = (max(1, num_blocks) - 1).bit_length()
+    wanted = min(BUCKET_BITS, bits - FEWEST_BUCKETS_BITS)
+    return max(LEAST_BUCKET_BITS, wanted, bits - MOST_BUCKETS_BITS)
 
 
 def fill_buckets(
@@ -57,51 +66,99 @@ def fill_buckets(
     unit: int,
 ) -> Buckets:
     """Sort all touches into buckets; the same order for any number of threads."""
-    entries = len(starts)
+    entries, pieces = len(starts), num_pieces(len(starts), GRAIN)
     rows, _ = scaled(layout, layout[:0, 0], unit, chunk)
-    # From torch, whose memory is warm: NumPy's fresh pages cost more than filling them.
-    places = torch.empty(entries, dtype=torch.int64).numpy()
-    scales = torch.empty(entries).numpy()
-    tables = torch.empty(entries, dtype=torch.int32).numpy()
-    slots = entries if offsets is None else len(offsets) - 1
-    bags = (*bag_arrays(offsets, factors), array(numbers), array(columns), array(modes))
-    pieces = num_pieces(entries, GRAIN)
-    run_pieces(
-        lambda a, b: describe_entries(*bags, rows, width, places, scales, tables, a, b),
-        slots, pieces,
-    )  # fmt: skip
     shift = bucket_shift(num_blocks)
     buckets = (num_blocks >> shift) + 1
-    bounds_of = [entries * i // pieces for i in range(pieces + 1)]
+    ragged = bool((layout[:, Column.DIM] % unit).any())
+    weighted = factors is not None or (offsets is not None and bool(modes.any()))
+    sizes = unit, lead, shift
+    if offsets is None and not weighted and not ragged and chunk == unit:
+        count, place = _row_passes(starts, numbers, columns, width, rows, *sizes)
+    else:
+        bags = (*bag_arrays(offsets, factors), array(numbers), array(columns), array(modes))
+        slots = entries if offsets is None else len(offsets) - 1
+        count, place = _entry_passes(starts, bags, slots, width, rows, *sizes, chunk, num_blocks)
     counts = np.zeros((pieces, buckets), np.int64)
-    fixed = (array(starts), tables, rows, unit, chunk, lead, num_blocks, shift)
 
-    def count(first: int, last: int) -> None:
-        for piece in range(first, last):
-            count_touches(*fixed, counts[piece], bounds_of[piece], bounds_of[piece + 1])
+    def each_piece(run: Pass, own: Any, *outputs: Any) -> None:
+        def some(first: int, last: int) -> None:
+            for i in range(first, last):
+                run(own[i], *outputs, entries * i // pieces, entries * (i + 1) // pieces)
 
-    run_pieces(count, pieces, pieces)
+        run_pieces(some, pieces, pieces)
+
+    each_piece(count, counts)
     # Bucket after bucket, and within one the earlier entries first.
     ends = counts.T.reshape(-1).cumsum()
     total = int(ends[-1])
     cursors = np.ascontiguousarray((ends - counts.T.reshape(-1)).reshape(buckets, pieces).T)
     bounds = np.append(cursors[0], total)
-    plain = factors is None and not bool(modes.any())
-    ragged = bool((layout[:, Column.DIM] % unit).any())
-    touches = torch.empty(total, 2, dtype=torch.int32).numpy()
-    shares = torch.empty(0 if plain else total).numpy()
+    # From torch, whose memory is warm: NumPy's fresh pages cost more than filling them.
+    touches = torch.empty(total, dtype=torch.int64).numpy().view(np.uint64)
+    shares = torch.empty(total if weighted else 0).numpy()
     lengths = torch.empty(total if ragged else 0, dtype=torch.int32).numpy()
-    outputs = (touches, shares, lengths)
+    each_piece(place, cursors, touches, shares, lengths)
+    return Buckets(unit, touches, shares, lengths, bounds, shift)
 
-    def place(first: int, last: int) -> None:
-        for piece in range(first, last):
-            place_touches(
-                *fixed, places, scales, cursors[piece], *outputs, bounds_of[piece],
-                bounds_of[piece + 1],
-            )  # fmt: skip
 
-    run_pieces(place, pieces, pieces)
-    return Buckets(unit, *outputs, bounds, shift)
+def _row_passes(
+    starts: Tensor,
+    numbers: Tensor,
+    columns: Tensor,
+    width: int,
+    rows: Any,
+    unit: int,
+    lead: int,
+    shift: int,
+) -> tuple[Pass, Pass]:
+    """(count, place) where every slot has one entry and every touch is a whole chunk."""
+    read = array(starts).reshape(-1), starts.shape[1], array(numbers)
+
+    bags = array(columns), width, rows, unit, lead, shift
+
+    def count(counts: Any, first: int, last: int) -> None:
+        count_rows(*read, rows, lead, shift, counts, first, last)
+
+    def place(cursors: Any, touches: Any, _: Any, __: Any, first: int, last: int) -> None:
+        place_rows(*read, *bags, cursors, touches, first, last)
+
+    return count, place
+
+
+def _entry_passes(
+    starts: Tensor,
+    bags: tuple[Any, Any, Any, Any, Any],
+    slots: int,
+    width: int,
+    rows: Any,
+    unit: int,
+    lead: int,
+    shift: int,
+    chunk: int,
+    num_blocks: int,
+) -> tuple[Pass, Pass]:
+    """(count, place) for entries of any bags."""
+    entries = len(starts)
+    places = torch.empty(entries, dtype=torch.int64).numpy()
+    scales = torch.empty(entries).numpy()
+    tables = torch.empty(entries, dtype=torch.int32).numpy()
+    run_pieces(
+        lambda a, b: describe_entries(*bags, rows, width, places, scales, tables, a, b),
+        slots,
+        num_pieces(entries, GRAIN),
+    )
+    fixed = (array(starts), tables, rows, unit, chunk, lead, num_blocks, shift)
+
+    def count(counts: Any, first: int, last: int) -> None:
+        count_touches(*fixed, counts, first, last)
+
+    def place(
+        cursors: Any, touches: Any, factors: Any, lengths: Any, first: int, last: int
+    ) -> None:
+        place_touches(*fixed, places, scales, cursors, touches, factors, lengths, first, last)
+
+    return count, place
 
 
 def _covered(grad: Tensor) -> bool:

@@ -9,8 +9,8 @@ import numpy as np
 
 from lma.kernels.cpu.mix import inlined, kernel
 from lma.kernels.cpu.prefetch import prefetch
-from lma.kernels.cpu.runs import copy_run
-from lma.kernels.cpu.touch_kernel import add_touch
+from lma.kernels.cpu.runs import copy_inside
+from lma.kernels.cpu.touch_kernel import add_touch, source_of, unit_of
 from lma.kernels.update import UpdateKind
 
 _SGD, _ADAGRAD = int(UpdateKind.SGD), int(UpdateKind.ADAGRAD)
@@ -98,7 +98,7 @@ def update_block(
     lr: Any, eps: Any, beta1: Any, beta2: Any,
 ) -> Any:  # fmt: skip
     """One block's step; all numbers float32, all arrays flat."""
-    p, q = np.uint64(u * unit), np.uint64(row * unit)
+    p, q = np.uint64(u) * np.uint64(unit), np.uint64(row) * np.uint64(unit)
     if kind == _SGD:
         subtract(weight, p, values, q, unit, lr)
     elif kind == _ADAGRAD:
@@ -129,32 +129,35 @@ def update_bucket(
     base: Any, seen: Any, values: Any, found: Any,
 ) -> Any:  # fmt: skip
     """Sum and apply the gradients of touches first ... last - 1, of units from `base` on."""
-    count = 0
+    count = np.uint64(0)
+    size = np.uint64(unit)
     whole = factors.shape[0] == 0 and lengths.shape[0] == 0
-    per_float = state.shape[0] == weight.shape[0]
+    per_unit = size if state.shape[0] == weight.shape[0] else _1
     for at in range(first, last):
         # What the next touches and this bucket's updates will read is on its way meanwhile.
-        prefetch(grad, np.int64(touches[min(at + AHEAD, last - 1), 1]))
-        u = np.int64(touches[at, 0])
-        local = np.uint64(u - base)
-        row = np.int64(seen[local])
+        prefetch(grad, np.int64(source_of(touches[np.uint64(min(at + AHEAD, last - 1))])))
+        u = unit_of(touches[np.uint64(at)])
+        row = seen[u - base]
         if row < 0:
+            seen[u - base] = count
+            found[count] = u
+            prefetch(weight, np.int64(u * size))
+            if state.shape[0] > 0:
+                prefetch(state, np.int64(u * per_unit))
+            if second.shape[0] > 0:
+                prefetch(second, np.int64(u * size))
+            q = count * size
             row = np.int64(count)
-            count += 1
-            seen[local] = row
-            found[np.uint64(row)] = u
-            prefetch(weight, u * unit)
-            if per_float:
-                prefetch(state, u * unit)
+            count += _1
             if whole:
-                copy_run(grad, np.int64(touches[at, 1]), unit, values, row * unit)
+                copy_inside(grad, source_of(touches[np.uint64(at)]), unit, values, q)
                 continue
             for i in range(unit):
-                values[np.uint64(row * unit + i)] = 0
+                values[q + np.uint64(i)] = 0
         add_touch(grad, unit, touches, factors, lengths, at, values, row)
-    for i in range(count):
-        u = np.int64(found[np.uint64(i)])
-        seen[np.uint64(u - base)] = -1
+    for i in range(np.int64(count)):
+        u = np.uint64(found[np.uint64(i)])
+        seen[u - base] = -1
         update_block(kind, weight, state, second, u, unit, values, i, lr, eps, beta1, beta2)
 
 
@@ -176,22 +179,19 @@ def update_buckets(
         values: Scratch, float32 [most distinct units of a bucket * unit].
         found: Scratch, int32 [most distinct units of a bucket].
     """
-    plain = kind == _BLOCK_ADAGRAD and factors.shape[0] == 0 and lengths.shape[0] == 0
+    fixed = weight, state, second, lr, eps, beta1, beta2, grad
+    rest = touches, factors, lengths
     for b in range(first, last):
-        base, begin, end = b << shift, bounds[b], bounds[b + 1]
-        # The usual cases with constants, for the compiler to write the inner loops out.
-        if plain and unit == 4:
-            update_bucket(
-                _BLOCK_ADAGRAD, weight, state, second, lr, eps, beta1, beta2, grad, 4, touches,
-                factors, lengths, begin, end, base, seen, values, found,
-            )  # fmt: skip
-        elif plain and unit == 16:
-            update_bucket(
-                _BLOCK_ADAGRAD, weight, state, second, lr, eps, beta1, beta2, grad, 16, touches,
-                factors, lengths, begin, end, base, seen, values, found,
-            )  # fmt: skip
+        base, begin, end = np.uint64(b) << np.uint64(shift), bounds[b], bounds[b + 1]
+        scratch = base, seen, values, found
+        # The usual sizes as constants, for the compiler to write the inner loops out.
+        if unit == 1:
+            update_bucket(kind, *fixed, 1, *rest, begin, end, *scratch)
+        elif unit == 4:
+            update_bucket(kind, *fixed, 4, *rest, begin, end, *scratch)
+        elif unit == 8:
+            update_bucket(kind, *fixed, 8, *rest, begin, end, *scratch)
+        elif unit == 16:
+            update_bucket(kind, *fixed, 16, *rest, begin, end, *scratch)
         else:
-            update_bucket(
-                kind, weight, state, second, lr, eps, beta1, beta2, grad, unit, touches,
-                factors, lengths, begin, end, base, seen, values, found,
-            )  # fmt: skip
+            update_bucket(kind, *fixed, unit, *rest, begin, end, *scratch)
