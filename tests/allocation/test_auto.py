@@ -7,8 +7,9 @@ import pytest
 
 from lma.allocation import Auto, Budget, FrequencyCutoff, Lma, Table
 from lma.allocation.auto import coverage
+from lma.allocation.planning import make_plan
 from lma.errors import BudgetError
-from lma.signatures import LogStats, TableStats
+from lma.signatures import LogStats, SignatureConfig, TableStats
 
 
 def stats_of(**supports: object) -> LogStats:
@@ -59,6 +60,41 @@ def test_few_rows_per_token_get_codes(compression: str, codes: tuple[int, int]) 
     assert choice.signatures.similarity == "positive_context"
     assert choice.budget.precision == "int8"
     assert choice.method.block_size * choice.signatures.num_codes == 32
+
+
+@pytest.mark.parametrize(("rows", "bits"), [(600_000, 8), (140_000, 6), (70_000, 5), (900, 4)])
+def test_entries_of_codebooks_of_plain_contexts_get_rows_to_learn_from(
+    rows: int, bits: int
+) -> None:
+    """2000 rows each: 2^8 entries take 512 thousand, 2^6 128, 2^5 64; 2^4 is the coarsest."""
+    supports = np.full(rows // 6, 6)
+    stats = stats_of(user=supports, item=supports, site=supports)
+    tables = tables_of(stats)
+    choice = Auto(similarity="context").choose(tables, Budget(rows * 20), stats)
+    assert choice.signatures is not None
+    assert (choice.signatures.num_codes, choice.signatures.code_bits) == (1, bits)
+    assert choice.signatures.dim == 64
+
+
+def test_with_plain_contexts_rare_tokens_get_no_floats_of_their_own() -> None:
+    supports = np.concatenate([np.full(1000, 50), np.full(9000, 4)])
+    stats = stats_of(user=supports, item=supports, site=supports)
+    tables = tables_of(stats)
+    choice = Auto(similarity="context").choose(tables, Budget(3_000_000), stats)
+    assert isinstance(choice.method, Lma)
+    plan = make_plan(
+        choice.budget, stats, choice.tables, choice.method, choice.signatures or SignatureConfig()
+    )
+    # A budget of any size: eight floats for the tokens seen five times, one shared row of 32 for
+    # tokens without a code, and nothing more.
+    assert [(t.num_private, t.private_dim) for t in plan.tables] == [(1000, 8)] * 3
+    assert plan.num_blocks == 1
+
+
+def test_an_unknown_similarity_is_named() -> None:
+    stats = stats_of(user=np.full(6000, 9))
+    with pytest.raises(ValueError, match=r"similarity must be one of .* found .rows."):
+        Auto(similarity="rows").choose(tables_of(stats), Budget(90_000), stats)
 
 
 def test_hashed_ids_get_codes_since_none_is_known_to_be_frequent() -> None:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+import numpy as np
+
 from lma.allocation.frequency_cutoff import FrequencyCutoff, kept_tokens
 from lma.allocation.learned_plan import make_learned_plan
 from lma.allocation.lma import Lma
@@ -42,6 +44,11 @@ class CodedForm:
     dim: int
     private_support: int
     most_private: int
+
+    def affordable_codes(self, rows: int) -> list[tuple[int, int]]:
+        """Those of `codes` whose entries get rows enough; the coarsest in any case."""
+        enough = [c for c in self.codes if self.rows_per_entry << c[1] <= rows]
+        return enough or [min(self.codes, key=lambda codes: codes[0] * codes[1])]
 
 
 # Sampled negatives: codes of positives' company say what is clicked, and many codes say it better.
@@ -128,44 +135,54 @@ class Auto:
     def _codes(self, tables: Sequence[Table], budget: Budget, stats: LogStats) -> Choice:
         budget = dataclasses.replace(budget, precision="int8")
         wide = tuple(dataclasses.replace(table, embedding_dim=CODED_DIM) for table in tables)
+        hashed = [table.name for table in wide if table.num_embeddings is None]
         similarity = self.similarity or "positive_context"
+        if similarity not in FORMS:
+            raise ValueError(f"lma: similarity must be one of {list(FORMS)}, found {similarity!r}")
         form = FORMS[similarity]
-        shrinkage = form.shrinkage if self.shrinkage is None else self.shrinkage
-        least = min(form.codes, key=lambda codes: codes[0] * codes[1])
         found: list[tuple[float, Choice]] = []
         error = BudgetError("lma: no codes were tried")
-        for (num_codes, code_bits), worth in form.codes.items():
-            if form.rows_per_entry << code_bits > stats.num_rows and (num_codes, code_bits) != least:
-                continue
-            signatures = SignatureConfig(
-                similarity=similarity,
-                kind="learned",
-                num_codes=num_codes,
-                code_bits=code_bits,
-                dim=form.dim,
-                passes=1,
-                shrinkage=shrinkage,
-                seed=self.seed,
-            )
-            method = Lma(
-                block_size=CODED_DIM // num_codes,
-                signature_share=0.999,
-                private_share=0.05,
-                private_support=form.private_support,
-                most_private=form.most_private,
-                seed=self.seed,
-            )
-            hashed = [table.name for table in wide if table.num_embeddings is None]
+        for codes in form.affordable_codes(usual_rows(stats)):
+            method, signatures = self._coded(codes, similarity, form)
             try:
                 plan = make_learned_plan(budget, stats, wide, method, signatures, hashed=hashed)
             except BudgetError as none:
                 error = none
                 continue
             choice = Choice(method, signatures, wide, budget)
-            found.append((worth * plan_coverage(plan, stats), choice))
+            found.append((form.codes[codes] * plan_coverage(plan, stats), choice))
         if not found:
             raise error
         return max(found, key=lambda pair: pair[0])[1]
+
+    def _coded(
+        self, codes: tuple[int, int], similarity: str, form: CodedForm
+    ) -> tuple[Lma, SignatureConfig]:
+        num_codes, code_bits = codes
+        method = Lma(
+            block_size=CODED_DIM // num_codes,
+            signature_share=0.999,
+            private_share=0.05,
+            private_support=form.private_support,
+            most_private=form.most_private,
+            seed=self.seed,
+        )
+        signatures = SignatureConfig(
+            similarity=similarity,
+            kind="learned",
+            num_codes=num_codes,
+            code_bits=code_bits,
+            dim=form.dim,
+            passes=1,
+            shrinkage=form.shrinkage if self.shrinkage is None else self.shrinkage,
+            seed=self.seed,
+        )
+        return method, signatures
+
+
+def usual_rows(stats: LogStats) -> int:
+    """Rows in which a table has a token: the median over the tables."""
+    return int(np.median([int(s.supports @ s.counts) for s in stats.tables.values()]))
 
 
 def coverage(stats: Sequence[TableStats], kept: Sequence[int]) -> float:
