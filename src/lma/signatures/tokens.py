@@ -264,10 +264,14 @@ def token_sets(
 
 
 def take_in(tokens: Mapping[str, Tokens], batch: RowBatch, who: str) -> I64:
-    """Check, locate and count all entries of a batch: their slots, -1 for unsigned tokens."""
+    """Check, locate and count all entries of a batch: their slots, -1 for unsigned tokens.
+
+    Not to be written to: where every id is its own slot, they are the batch's values.
+    """
     from lma.kernels.cpu.threads import num_pieces, run_pieces
 
-    slots = np.empty(len(batch.values), np.int64)
+    same = all(isinstance(t, RankedTokens) and t.size == t.num_slots for t in tokens.values())
+    slots = batch.values if same else np.empty(len(batch.values), np.int64)
     parts = [(table, batch.feature(f)) for f, table in enumerate(tokens.values())]
     for table, where in parts:
         table.check(batch.values[where], who)
@@ -275,7 +279,8 @@ def take_in(tokens: Mapping[str, Tokens], batch: RowBatch, who: str) -> I64:
     def run(first: int, last: int) -> None:
         # Every table belongs to one thread, which alone changes its counts.
         for table, where in parts[first:last]:
-            table.locate(batch.values[where], out=slots[where])
+            if not same:
+                table.locate(batch.values[where], out=slots[where])
             table.count(batch.values[where], slots[where])
 
     if len(batch.values):
