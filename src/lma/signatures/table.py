@@ -341,7 +341,9 @@ def pack_codes(codes: np.ndarray[Any, np.dtype[Any]], code_bits: int) -> Tensor:
     if codes.size and not whole and not 0 <= codes.min() <= codes.max() < 1 << code_bits:
         raise ValueError(f"pack_codes: a code does not fit in {code_bits} bits")
     if code_bits in (8, 16):
-        return torch.from_numpy(codes.astype(f"<u{code_bits // 8}", copy=False).view(np.uint8).reshape(-1))
+        return torch.from_numpy(
+            codes.astype(f"<u{code_bits // 8}", copy=False).view(np.uint8).reshape(-1)
+        )
     packed = np.empty((len(codes), (codes.shape[1] * code_bits + 7) // 8), np.uint8)
     places = np.arange(code_bits, dtype=np.uint32)
     for start in range(0, len(codes), PACK_BLOCK):

@@ -77,12 +77,6 @@ class RankedTokens(Tokens):
         self._slots = num_signed
         self._support = np.zeros(size, np.int64)
 
-    def keep(self, num_slots: int) -> RankedTokens:
-        """The same supports with another number of slots."""
-        other = RankedTokens(self.name, 0, num_slots)
-        other.size, other._support = self.size, self._support
-        return other
-
     def check(self, values: I64, who: str) -> None:
         """Ids must lie in [0, size)."""
         from lma.kernels.cpu.signatures_bags import first_outside
@@ -150,7 +144,7 @@ class KeyedTokens(Tokens):
         self.grows = grows or ids is None
         given = np.zeros(0, np.int64) if ids is None else np.asarray(ids, dtype=np.int64)
         self._known = len(given)
-        self._ids = np.concatenate([given, np.zeros(FIRST_ROOM, np.int64)])
+        self._ids = np.concatenate([given, np.zeros(FIRST_ROOM if self.grows else 0, np.int64)])
         self._support = np.zeros(len(self._ids), np.int64)
         if supports is not None:
             self._support[: self._known] = supports
@@ -197,9 +191,8 @@ class KeyedTokens(Tokens):
     def _rebuild(self) -> None:
         from lma.kernels.cpu.signatures_map import fill
 
-        places = FIRST_ROOM
-        while self._known >= places // 4 * 3:
-            places *= 2
+        # Three quarters full at most; a table that grows begins half full.
+        places = max(FIRST_ROOM, self._known * 2 if self.grows else self._known // 3 * 4 + 8)
         # The old table is not needed to fill the new one: never both in memory.
         self._table = np.empty(0, np.int32)
         self._table = np.full(places, -1, np.int32)
