@@ -57,7 +57,11 @@ def scaled(sums: F32, rows: Rows, mean: F64, shrinkage: float, power: float) -> 
     """
     exact = rows.astype(np.float64)
     scale = (exact + max(shrinkage, 1e-9)) ** -power
-    return ((sums - exact[:, None] * mean) * scale[:, None]).astype(np.float32)
+    # In place: at a block of tokens such arrays are much of what a builder needs beside its own.
+    found = exact[:, None] * mean
+    np.subtract(sums, found, out=found)
+    found *= scale[:, None]
+    return found.astype(np.float32)
 
 
 def second_moment(

@@ -86,9 +86,9 @@ class ContextSums:
         start, stop, _ = where.indices(len(self))
         heavy = len(self.wide)
         low = self.narrow[max(start - heavy, 0) : max(stop - heavy, 0)]
-        sums = np.concatenate([self.wide[start:stop].astype(np.float64), low])
+        sums = np.concatenate([self.wide[start:stop], low], dtype=np.float64, casting="unsafe")
         exponents = -self.exponents[start:stop, None].astype(np.int32)
-        return np.asarray(np.ldexp(sums, exponents), dtype=np.float32)
+        return np.asarray(np.ldexp(sums, exponents, out=sums), dtype=np.float32)
 
 
 __all__ = ["ContextSums", "Rows"]

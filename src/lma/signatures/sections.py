@@ -62,10 +62,23 @@ class SectionParts:
         )
         if isinstance(tokens, RankedTokens) or ids is None:
             return cls(section, pack_codes(codes, config.code_bits), codebooks=codebooks)
+        return cls.indexed(section, ids, codes, codebooks, index)
+
+    @classmethod
+    def indexed(
+        cls,
+        section: Section,
+        ids: I64,
+        codes: npt.NDArray[Any],
+        codebooks: Codebooks | None = None,
+        index: FingerprintIndex | None = None,
+    ) -> SectionParts:
+        """As `of`, with a `fingerprint` index of the ids for the section."""
         if index is None:
-            index = FingerprintIndex.of_tokens(table_salt(tokens.name), ids)
+            index = FingerprintIndex.of_tokens(table_salt(section.table), ids)
         section = dataclasses.replace(
             section,
+            num_signed=len(ids),
             index="fingerprint",
             num_buckets=len(index.fingerprints),
             num_overflow=len(index.overflow_keys),
