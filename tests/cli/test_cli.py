@@ -236,7 +236,7 @@ def test_inspect_and_drift_of_hashed_ids(folder, tmp_path, capsys):
         SignatureTable.load(tmp_path / name) for name in ("less-s", "more-s", "frozen")
     )
     batch = next(Dataset.open(tmp_path / "more").batches("train", 1 << 16))
-    table, ids = "C1", torch.from_numpy(np.unique(batch.values[:, 0]))
+    table, ids = "C3", torch.from_numpy(np.unique(batch.values[:, 2]))
     codes, before, after = (t.codes_of(table, ids) for t in (frozen, old, new))
     known = before[:, 0] >= 0
     assert 0 < int(known.sum()) < len(ids)

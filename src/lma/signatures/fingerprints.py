@@ -36,7 +36,7 @@ class FingerprintIndex:
 
     fingerprints: npt.NDArray[np.int16]
     overflow_keys: I64
-    slots: npt.NDArray[np.int32] | I64
+    slots: npt.NDArray[Any]
 
     @classmethod
     def build(cls, keys: npt.NDArray[Any], load: float = LOAD) -> FingerprintIndex:
