@@ -60,6 +60,8 @@ def start(
     supports.clear()
     give_back_freed()
     converge(state, rows, count.longest)
+    del rows
+    give_back_freed()
     return state
 
 
