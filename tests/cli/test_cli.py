@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from lma.cli.inspect import find_token
 from lma.cli.main import main
+from lma.hashing import hash_string, to_signed
 from lma.results import read_results
 
 
@@ -208,8 +211,58 @@ def test_inspect_lists_neighbours(folder, tmp_path, capsys):
     lma("signatures", tmp_path / "d", tmp_path / "s", "--set", "code_bits=4", capsys=capsys)
     said = lma("inspect", tmp_path / "s", tmp_path / "d", "0", "--table", "C1", "-k", "3",
                capsys=capsys)  # fmt: skip
-    assert "likeness" in said.out
-    assert said.out.count("%") == 3
+    # Two lists of three: shared memory and equal codes in percent.
+    assert "share most memory with" in said.out
+    assert "are most like" in said.out
+    assert said.out.count("%") == 2 * 3 * 2
+
+
+def test_inspect_and_drift_of_hashed_ids(folder, tmp_path, capsys):
+    """A log of hashed ids grows: who is signed anew moves nobody once the old ones are frozen."""
+    from lma.data import Dataset
+    from lma.signatures import SignatureTable
+
+    lines = (folder / "log.tsv").read_text().splitlines(keepends=True)
+    (tmp_path / "less.tsv").write_text("".join(lines[: len(lines) // 2]))
+    for name, log in (("less", tmp_path / "less.tsv"), ("more", folder / "log.tsv")):
+        lma("prepare", "criteo", log, tmp_path / name, "--ids", "hashed", capsys=capsys)
+        lma("signatures", tmp_path / name, tmp_path / f"{name}-s", "--method", "lma-context",
+            "--set", "similarity=context", capsys=capsys)  # fmt: skip
+    words = ("drift", tmp_path / "less-s", tmp_path / "more-s", tmp_path / "more")
+    said = lma(*words, "--freeze", tmp_path / "frozen", capsys=capsys)
+    assert "chunks moved" in said.out
+    assert "nothing trained moves" in " ".join(said.out.split())
+    old, new, frozen = (
+        SignatureTable.load(tmp_path / name) for name in ("less-s", "more-s", "frozen")
+    )
+    batch = next(Dataset.open(tmp_path / "more").batches("train", 1 << 16))
+    table, ids = "C3", torch.from_numpy(np.unique(batch.values[:, 2]))
+    codes, before, after = (t.codes_of(table, ids) for t in (frozen, old, new))
+    known = before[:, 0] >= 0
+    assert 0 < int(known.sum()) < len(ids)
+    assert torch.equal(codes[known], before[known])
+    assert torch.equal(codes[~known], after[~known])
+    some = int(ids[known][0])
+    said = lma("inspect", tmp_path / "more-s", tmp_path / "more", "--table", table, "-k", "2",
+               "--", some, capsys=capsys)  # fmt: skip
+    assert said.out.count("%") == 2 * 2
+
+
+def test_drift_of_dictionary_ids(folder, tmp_path, capsys):
+    """The same dictionary compares; another one is refused, and so is freezing learned codes."""
+    fit = ("--method", "lma-context", "--set", "similarity=context")
+    for name, rows in (("a", "1000"), ("b", "1500")):
+        lma("prepare", "criteo", folder / "log.tsv", tmp_path / name, "--max-rows", rows,
+            capsys=capsys)  # fmt: skip
+        lma("signatures", tmp_path / name, tmp_path / f"{name}-s", *fit, capsys=capsys)
+    said = lma("drift", tmp_path / "a-s", tmp_path / "a-s", tmp_path / "a", capsys=capsys)
+    assert "0.0%" in said.out
+    said = lma("drift", tmp_path / "a-s", tmp_path / "b-s", tmp_path / "b", capsys=capsys, status=1)
+    assert "other dictionaries" in " ".join(said.err.split())
+    lma("signatures", tmp_path / "a", tmp_path / "l-s", "--set", "code_bits=4", capsys=capsys)
+    said = lma("drift", tmp_path / "l-s", tmp_path / "l-s", tmp_path / "a", "--freeze",
+               tmp_path / "f", capsys=capsys, status=1)  # fmt: skip
+    assert "are learned" in " ".join(said.err.split())
 
 
 def test_one_class_only_still_gives_a_model(folder, tmp_path, capsys):
@@ -295,6 +348,9 @@ def test_tokens_by_name_part_or_number():
     assert find_token("life", titles) == 2
     assert find_token("1", titles) == 1
     assert find_token("7", None) == 7
+    assert find_token("-7", None) == -7
+    # Hashed ids: raw values are hashed.
+    assert find_token("C1", None) == to_signed(hash_string("C1"))
     with pytest.raises(ValueError, match="no token is called 'zz'"):
         find_token("zz", titles)
 

@@ -13,7 +13,7 @@ from set_oracle import as_batch, random_rows
 from lma.errors import LmaError
 from lma.hashing import table_salt, token_keys
 from lma.kernels.reference.context_vectors import context_sums
-from lma.signatures import ContextCodeBuilder, SignatureConfig, context
+from lma.signatures import ContextCodeBuilder, SignatureConfig, context_start
 from lma.signatures.context_space import sign_vectors
 
 NAMES = ("user", "movie", "genre")
@@ -98,8 +98,8 @@ def dense_sums(rows, labels, config, passes):
 @pytest.mark.parametrize(("iterations", "passes"), [(0, 1), (0, 2), (0, 3), (1, 1), (2, 2)])
 def test_sums_are_those_of_explicit_matrices(similarity, iterations, passes, monkeypatch):
     """Iterations on a sample that holds the whole log are as many more passes over it."""
-    monkeypatch.setattr(context, "ITERATIONS", iterations)
-    monkeypatch.setattr(context, "LEAST_GAIN", -1.0)
+    monkeypatch.setattr(context_start, "ITERATIONS", iterations)
+    monkeypatch.setattr(context_start, "LEAST_GAIN", -1.0)
     rows, labels = log()
     rows = [[sorted(set(bag)) for bag in row] for row in rows]
     config = config_of(similarity, passes=passes)

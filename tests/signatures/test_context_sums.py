@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lma.signatures import ContextCodeBuilder, SignatureConfig, context
+from lma.signatures import ContextCodeBuilder, SignatureConfig, context_start
 from lma.signatures.context_sums import HEAVY_ROWS, ContextSums
 
 
@@ -37,7 +37,7 @@ def test_sums_read_as_floats():
 def test_a_token_of_many_rows_keeps_its_small_terms(monkeypatch):
     """Movie 0 is in all 200,000 rows: its sum equals the one in float64 to rounding."""
     # Two movies leave one direction; random signs fill all of them.
-    monkeypatch.setattr(context, "ITERATIONS", 0)
+    monkeypatch.setattr(context_start, "ITERATIONS", 0)
     rng = np.random.default_rng(0)
     rows = 200_000
     user = rng.integers(0, 500, rows)

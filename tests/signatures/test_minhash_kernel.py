@@ -11,7 +11,7 @@ import pytest
 import torch
 from set_oracle import as_batch, random_rows
 
-from lma.hashing import table_salt
+from lma.hashing import combine, table_salt
 from lma.kernels.reference import minhash as reference
 from lma.signatures import MinHashBuilder, SignatureConfig
 from lma.signatures.minhash import code_multipliers
@@ -73,6 +73,30 @@ def test_kernel_equals_reference(threads, similarity, num_rows, sizes, longest, 
     for mine, wanted in zip(results[1], results[0], strict=True):
         for a, b in zip(mine, wanted, strict=True):
             assert np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.3])
+@pytest.mark.parametrize("codes", [32, 40, 128])
+def test_sorting_in_pieces_equals_reference(threads, codes, share, monkeypatch):
+    """Groups of few rows, bags longer than eight, all rows and a sample of them."""
+    monkeypatch.setattr(cpu, "GROUP_ENTRIES", 64)
+    monkeypatch.setattr(cpu, "GROUP_DEPTH", 1)
+    results = []
+    for module in (reference, cpu):
+        _, offsets, slots, _, elements, _, _, minima, sampled = problem(
+            1, 500, (40, 7), (20, 3), codes
+        )
+        rows = np.flatnonzero(np.random.default_rng(2).random(500) <= share)
+        module.update_row_minima(
+            offsets, slots, rows, elements, code_multipliers(5, codes), minima, sampled
+        )
+        results.append([*minima, *sampled])
+    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_row_elements_are_hashes_of_row_numbers(threads):
+    found = cpu.row_elements(7, 2**40, 50_000)
+    assert np.array_equal(found, combine(np.uint64(7), np.arange(50_000) + 2**40))
 
 
 @pytest.mark.parametrize("code_bits", [1, 9, 16])

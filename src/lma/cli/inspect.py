@@ -1,7 +1,8 @@
-"""`lma inspect`: the tokens that share most memory with a given one."""
+"""`lma inspect`: the tokens that share most memory with a given one, and those most like it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ def inspect(
     token: str = typer.Argument(help="Name of the token, a part of it, or its id."),
     table: str = typer.Option(..., help="The token's table."),
     k: int = typer.Option(10, "-k", help="How many neighbours."),
+    power: int = typer.Option(2, help="Random codes that must agree for a chunk to be shared."),
 ) -> None:
-    """List a token's nearest tokens, and the share of codes, so of shared memory, that agree.
+    """List the tokens that share most memory with a given one, and those most like it.
 
-    Learned codes are decoded and compared by cosine. Random codes are compared by the share that
-    agrees; there many codes tell neighbours apart better than few: 64 or more for looking at.
+    *Shared memory*: the share of the coded part's floats that both tokens read, that is the share
+    of equal codes; with random codes (equal codes)^power, which is expected and not exact.
+
+    *Likeness*: the cosine of the vectors that learned codes stand for; with random codes the
+    share of equal codes. Learned codes of like tokens may differ, so there are two lists.
 
     Examples:
 
@@ -28,39 +33,79 @@ def inspect(
 
         lma inspect runs/look data/movielens "Toy Story" --table movie
     """
-    import torch
-    from rich.table import Table
-
+    from lma.cli.token_ids import ids_of_rows
     from lma.data import Dataset
     from lma.signatures import SignatureTable
 
     data, fitted = Dataset.open(dataset), SignatureTable.load(signatures)
-    titles = data.titles(table)
+    titles, section = data.titles(table), fitted.section(table)
+    among = ids_of_rows(data, [table])[table] if section.index != "prefix" else None
     number = find_token(token, titles)
-    shown = Table(title=f"{name_of(number, titles)} (id {number})")
-    for column in ("token", "likeness", "shared codes"):
+    ids, equal, alike = compare(fitted, table, number, among)
+    shared = equal if section.kind == "learned" else equal**power
+    # Sorted by likeness first, which decides among tokens that share as much.
+    orders = {"share most memory with": nearest_of(alike, shared, k)}
+    if section.kind == "learned":
+        orders["are most like"] = nearest_of(shared, alike, k)
+    for what, order in orders.items():
+        rows = zip(*(x[order].tolist() for x in (ids, shared, equal, alike)), strict=True)
+        show(f"tokens that {what} {name_of(number, titles)} (id {number})", rows, titles)
+
+
+def compare(fitted: Any, table: str, number: int, among: Any) -> tuple[Any, Any, Any]:
+    """Every other signed token of `among` (all, if None): ids, share of equal codes, likeness."""
+    import torch
+
+    from lma.signatures.neighbours import likeness
+
+    own = fitted.codes_of(table, torch.tensor([number]))[0]
+    if bool((own < 0).any()):
+        raise ValueError(f"token {number} of table {table!r} has no signature: too few rows")
+    ids = torch.arange(fitted.section(table).num_signed) if among is None else among
+    ids = ids[(fitted.find(table, ids) >= 0) & (ids != number)]
+    codes = fitted.codes_of(table, ids)
+    alike = likeness(codes, own, fitted.codebooks.get(table))
+    return ids, (codes == own).double().mean(1), alike
+
+
+def nearest_of(second: Any, first: Any, k: int) -> Any:
+    """Positions of the `k` largest of `first`; among equals the largest of `second`."""
+    order = second.argsort(descending=True, stable=True)
+    return order[first[order].argsort(descending=True, stable=True)[:k]]
+
+
+def show(title: str, rows: Iterable[tuple[int, float, float, float]], titles: Any) -> None:
+    """Print (id, shared memory, equal codes, likeness) of some tokens."""
+    from rich.table import Table
+
+    shown = Table(title=title)
+    for column in ("token", "shared memory", "equal codes", "likeness"):
         shown.add_column(column, justify="left" if column == "token" else "right")
-    found = fitted.neighbours(table, number, k)
-    codes = fitted.codes_of(table, torch.tensor([number, *(other for other, _ in found)]))
-    shared = (codes[1:] == codes[0]).double().mean(1).tolist()
-    for (other, likeness), share in zip(found, shared, strict=True):
-        shown.add_row(name_of(other, titles), f"{likeness:.2f}", f"{share:.0%}")
+    for other, shared, equal, likeness in rows:
+        shown.add_row(name_of(other, titles), f"{shared:.0%}", f"{equal:.0%}", f"{likeness:.2f}")
     out.print(shown)
 
 
 def find_token(text: str, titles: list[str] | None) -> int:
-    """The id of a token by name, by the beginning or a part of it, or by number."""
+    """The id of a token by name, by the beginning or a part of it, or by number.
+
+    Without titles, where ids are hashed, any other text is hashed as raw values are.
+    """
     names = [title.casefold() for title in titles or ()]
     wanted = text.casefold()
     for fits in (str.__eq__, str.startswith, str.__contains__):
         for number, name in enumerate(names):
             if fits(name, wanted):
                 return number
-    if text.isdigit() and (titles is None or int(text) < len(titles)):
+    if text.removeprefix("-").isdigit() and (titles is None or 0 <= int(text) < len(titles)):
         return int(text)
+    if titles is None:
+        from lma.hashing import hash_string, to_signed
+
+        return to_signed(hash_string(text))
     raise ValueError(f"no token is called {text!r}")
 
 
 def name_of(number: int, titles: Any) -> str:
     """A token's title, or its id."""
-    return titles[number] if titles is not None and number < len(titles) else str(number)
+    return titles[number] if titles is not None and 0 <= number < len(titles) else str(number)

@@ -12,6 +12,7 @@ from lma.cli import (
     bench,
     compare,
     demo,
+    drift,
     evaluate,
     inspect,
     predict,
@@ -62,6 +63,7 @@ for _verb in (
     compare.compare,
     report.report,
     inspect.inspect,
+    drift.drift,
     bench.bench,
 ):
     app.command()(_verb)

@@ -74,6 +74,9 @@ def signatures(
             progress=rows_bar(bars),
             checkpoint=checkpoint,
         )
+    # Dictionary ids mean something beside the same dictionary alone (`lma drift` checks).
+    if any(section.index == "prefix" for section in table.sections):
+        table.provenance["dictionaries"] = data.meta["encoder"]
     table.save(target)
     checkpoint.remove()
     out.print(

@@ -22,32 +22,28 @@ import numpy as np
 import numpy.typing as npt
 
 from lma.errors import LmaError
-from lma.hashing import HASH_VERSION
+from lma.hashing import HASH_VERSION, table_salt
 from lma.signatures.config import SignatureConfig
 from lma.signatures.context_count import ContextCount
 from lma.signatures.context_space import Space
+from lma.signatures.context_start import start
 from lma.signatures.context_state import ContextState
+from lma.signatures.fingerprints import FingerprintIndex
 from lma.signatures.new_tokens import sums_of_tokens
 from lma.signatures.quantise import Codebooks, quantise
 from lma.signatures.row_batch import RowBatch, check_labels
 from lma.signatures.row_sample import RowSample
-from lma.signatures.sections import SectionParts, make_table, most_frequent
+from lma.signatures.sections import SectionParts, make_table
 from lma.signatures.stats import LogStats, TableStats
 from lma.signatures.table import SignatureTable
-from lma.signatures.tokens import KeyedTokens, RankedTokens, array_checksum, token_sets
+from lma.signatures.tokens import RankedTokens, array_checksum, token_sets
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 
-# Tokens of a table without signatures still tell about the tokens they meet; so many of its most
-# frequent ones keep a vector while building.
-CONTEXT_TOKENS = 16_384
 # Label residuals of a token seen in fewer rows are its own labels more than its company.
 LABEL_FLOOR = 8
-# Iterations on the sampled rows at most, and the gain below which they end.
-ITERATIONS = 60
-LEAST_GAIN = 1e-3
 WHO = "ContextCodeBuilder"
 
 
@@ -161,8 +157,8 @@ class ContextCodeBuilder:
             similarity = self._similarity_of_pass
             used = label == 1 if similarity == "positive_context" else label >= 0
             self._state.add(
-                self.tokens,
-                batch,
+                self._state.slots(self.tokens, batch),
+                batch.offsets,
                 np.flatnonzero(used),
                 (label - self._count.base_rate).astype(np.float32),
                 similarity == "labelled_context",
@@ -276,8 +272,8 @@ class ContextCodeBuilder:
         if self._state is None:
             if num_signed is not None:
                 self.num_signed = dict(num_signed)
-            self._state = self._start()
-            self._converge(self._state)
+            self._stats = self.stats()
+            self._state = start(self.config, self.tokens, self._count, self.num_signed)
         elif self.passes_done == self.num_passes:
             self._spaces = self._state.spaces()
             return
@@ -285,41 +281,8 @@ class ContextCodeBuilder:
             self._state.sharpen()
         labelled = self._similarity_of_pass == "labelled_context"
         if labelled:
-            for name, where in self._state.where.items():
-                self._state.rows[where] = self.tokens[name].supports[: where.stop - where.start]
+            self._state.rows[:] = self._state.all_rows
         self._state.restart(self._count.longest, labelled)
-
-    def _start(self) -> ContextState:
-        """Choose the tokens to store."""
-        self._stats = self.stats()
-        labels = {}
-        for name, tokens in self.tokens.items():
-            sign = len(most_frequent(tokens, self.num_signed.get(name), self.config.min_support))
-            self.num_signed[name] = sign
-            slots = most_frequent(tokens, max(sign, CONTEXT_TOKENS), 1)
-            labels[name] = self._count.labels.pop(name)[slots]
-            if isinstance(tokens, RankedTokens):
-                self.tokens[name] = tokens.keep(len(slots))
-            else:
-                self.tokens[name] = KeyedTokens(name, tokens.ids()[slots], tokens.supports[slots])
-        # The sample that is iterated on first holds rows of label 1.
-        positive = self.config.similarity != "context"
-        return ContextState.start(self.config, self.tokens, labels, self._count.base_rate, positive)
-
-    def _converge(self, state: ContextState) -> None:
-        """Iterate on the sampled rows until the directions no longer gain."""
-        last = 0.0
-        for iteration in range(ITERATIONS):
-            state.restart(self._count.longest, labelled=False)
-            for batch, hashes in self._count.sample.pieces:
-                rows = np.arange(len(hashes))
-                state.add(self.tokens, batch, rows, np.zeros(len(rows), np.float32), False)
-            energy = state.sharpen()
-            if energy <= last * (1 + LEAST_GAIN):
-                break
-            # The first is of random signs, which are not orthonormal.
-            last = energy if iteration else 0.0
-        self._count.sample.pieces.clear()
 
     # --- results -------------------------------------------------------------------------------
 
@@ -344,12 +307,16 @@ class ContextCodeBuilder:
             built = self.num_signed[name]
             count = min(built, (num_signed or {}).get(name, built))
             if count:
+                ids = index = None
+                if not isinstance(tokens, RankedTokens):
+                    ids = tokens.ids()[:count]
+                    # Before there are codes: its making is what takes most memory here.
+                    index = FingerprintIndex.of_tokens(table_salt(name), ids)
                 books, codes, lost[name] = quantise(self._vectors_of(name), count, self.config)
                 self._codebooks[name] = books
-                ids = None if isinstance(tokens, RankedTokens) else tokens.ids()[:count]
-                parts.append(SectionParts.of(tokens, ids, codes, self.config, books))
+                parts.append(SectionParts.of(tokens, ids, codes, self.config, books, index))
                 # Packed by now; they must not wait for the next table's.
-                del codes
+                del codes, index
         provenance = {
             "rows": self._count.num_rows,
             "dim": self.config.dim,
@@ -365,7 +332,7 @@ class ContextCodeBuilder:
         sums, all_rows = state.sums[name], state.rows[state.where[name]]
 
         def vectors(block: slice) -> tuple[F32, F64]:
-            rows = all_rows[block]
+            rows = all_rows[block].astype(np.float64)
             found = self._without_labels_of_few(space.vectors(sums[block], rows), rows)
             # As a model's loss does: a token counts as often as it occurs.
             return found, rows + 1e-9

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lma.hashing import combine, stream_seeds
-from lma.signatures.context_sums import ContextSums
+from lma.signatures.context_sums import ContextSums, Rows
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -41,24 +41,31 @@ def sign_vectors(keys: npt.NDArray[np.uint64], dim: int, seed: int) -> F32:
     return out
 
 
-def mean_context(sums: Sums, rows: F64) -> F64:
+def mean_context(sums: Sums, rows: Rows) -> F64:
     """Average over log rows of what the tokens of a table meet, [dim]."""
     total = np.sum([sums[b].sum(0, dtype=np.float64) for b in blocks(len(sums))], axis=0)
-    return np.asarray(total / max(rows.sum(), 1.0)) if len(sums) else np.zeros(sums.shape[1])
+    if not len(sums):
+        return np.zeros(sums.shape[1])
+    return np.asarray(total / max(rows.sum(dtype=np.float64), 1.0))
 
 
-def scaled(sums: F32, rows: F64, mean: F64, shrinkage: float, power: float) -> F32:
+def scaled(sums: F32, rows: Rows, mean: F64, shrinkage: float, power: float) -> F32:
     """(sums - rows * mean) / (rows + shrinkage)^power, [tokens, dim].
 
     power 1/2 gives rows of the popularity-scaled token x context matrix, power 1 a token's mean
     context, pulled towards the average token's by `shrinkage` rows.
     """
-    scale = (rows + max(shrinkage, 1e-9)) ** -power
-    return ((sums - rows[:, None] * mean) * scale[:, None]).astype(np.float32)
+    exact = rows.astype(np.float64)
+    scale = (exact + max(shrinkage, 1e-9)) ** -power
+    # In place: at a block of tokens such arrays are much of what a builder needs beside its own.
+    found = exact[:, None] * mean
+    np.subtract(sums, found, out=found)
+    found *= scale[:, None]
+    return found.astype(np.float32)
 
 
 def second_moment(
-    sums: Sums, rows: F64, mean: F64, shrinkage: float, power: float, weights: F64 | None = None
+    sums: Sums, rows: Rows, mean: F64, shrinkage: float, power: float, weights: Rows | None = None
 ) -> F64:
     """Sum over tokens of weight * z z', with z = `scaled`; [dim, dim]."""
     moment = np.zeros((sums.shape[1], sums.shape[1]))
@@ -96,7 +103,7 @@ class Space:
     directions: F64
 
     @classmethod
-    def fit(cls, sums: Sums, rows: F64, shrinkage: float) -> Space:
+    def fit(cls, sums: Sums, rows: Rows, shrinkage: float) -> Space:
         """Principal directions of a table's vectors, every token weighted by its rows.
 
         A direction of variance s is multiplied by Wiener's max(0, 1 - noise / s): the weaker half
@@ -118,7 +125,7 @@ class Space:
         gain = np.where(real, 1 - noise / np.where(real, values, 1.0), 0.0)
         return cls(mean, shrinkage, directions * np.clip(gain, 0.0, 1.0))
 
-    def vectors(self, sums: Sums, rows: F64) -> F32:
+    def vectors(self, sums: Sums, rows: Rows) -> F32:
         """Context vectors, [tokens, dim]."""
         out = np.empty((len(sums), self.directions.shape[1]), np.float32)
         for b in blocks(len(sums)):

@@ -36,7 +36,8 @@ class ContextState:
     Attributes:
         config: Of the builder.
         where: Where each table's tokens lie.
-        rows: Log rows used per token, [tokens].
+        rows: Log rows used per token, [tokens]; exact up to 2^24.
+        all_rows: Rows per token of any label, [tokens]; only for "labelled_context", as `mean`.
         mean: Smoothed mean label of a token less the log's mean, [tokens].
         vectors: What the tokens that meet a token add to it, [tokens, dim].
         sums: What this pass has added up, per table.
@@ -44,7 +45,8 @@ class ContextState:
 
     config: SignatureConfig
     where: dict[str, slice]
-    rows: F64
+    rows: F32
+    all_rows: F32
     mean: F32
     vectors: F32
     sums: dict[str, ContextSums]
@@ -54,40 +56,45 @@ class ContextState:
         cls,
         config: SignatureConfig,
         tokens: Mapping[str, Tokens],
+        supports: Mapping[str, I64],
         labels: Mapping[str, F64],
         base_rate: float,
-        positive: bool,
     ) -> ContextState:
         """The first vectors of the tokens to store: random signs.
+
+        The pass that begins takes all rows, or with labels those of label 1 alone.
 
         Args:
             config: Of the builder.
             tokens: The tokens to store, per table, most frequent first.
+            supports: Rows they occur in, per table.
             labels: Sums of their labels, per table.
             base_rate: The log's mean label.
-            positive: Whether the pass that begins takes the rows of label 1 alone.
         """
         bounds = np.cumsum([0, *(t.num_slots for t in tokens.values())]).tolist()
+        labelled = bounds[-1] if config.similarity == "labelled_context" else 0
         state = cls(
             config,
             {n: slice(a, b) for n, a, b in zip(tokens, bounds, bounds[1:], strict=False)},
-            np.empty(bounds[-1]),
             np.empty(bounds[-1], np.float32),
+            np.empty(labelled, np.float32),
+            np.empty(labelled, np.float32),
             np.empty((bounds[-1], config.dim), np.float32),
             {},
         )
         for name, table in tokens.items():
-            where, ids = state.where[name], table.ids()
-            supports = table.supports[: table.num_slots]
-            state.rows[where] = labels[name] if positive else supports
-            mean = (labels[name] - supports * base_rate) / (supports + state.shrinkage)
-            state.mean[where] = mean
+            where, ids, support = state.where[name], table.ids(), supports[name]
+            state.rows[where] = support if config.similarity == "context" else labels[name]
+            if labelled:
+                state.all_rows[where] = support
+                mean = (labels[name] - support * base_rate) / (support + state.shrinkage)
+                state.mean[where] = mean
             for block in blocks(len(ids)):
                 keys = token_keys(np.uint64(table_salt(name)), ids[block])
                 signs = sign_vectors(keys, config.dim, config.seed)
                 signs *= state.popularity(state.rows[where][block])
                 state.vectors[where][block] = signs
-            state.sums[name] = ContextSums.zeros(supports, config.dim)
+            state.sums[name] = ContextSums.zeros(support, config.dim)
         return state
 
     @property
@@ -95,9 +102,10 @@ class ContextState:
         """Rows of the average token that every token starts with."""
         return max(self.config.shrinkage, 1e-9)
 
-    def popularity(self, rows: F64) -> F32:
+    def popularity(self, rows: F32) -> F32:
         """The scale of a token's vector as others meet it, [tokens, 1]."""
-        return np.asarray((rows + self.shrinkage) ** -0.5, dtype=np.float32)[:, None]
+        scale = (rows.astype(np.float64) + self.shrinkage) ** -0.5
+        return np.asarray(scale, dtype=np.float32)[:, None]
 
     def sharpen(self) -> float:
         """The next pass projects onto this one's vectors, made orthonormal within each table.
@@ -148,28 +156,21 @@ class ContextState:
             slots[entries] = np.where(own >= 0, own + self.where[name].start, -1)
         return slots
 
-    def add(
-        self,
-        tokens: Mapping[str, Tokens],
-        batch: RowBatch,
-        rows: I64,
-        targets: F32,
-        labelled: bool,
-    ) -> None:
+    def add(self, slots: I64, offsets: I64, rows: I64, targets: F32, labelled: bool) -> None:
         """Add up what the tokens of some rows meet.
 
         Args:
-            tokens: As `start`.
-            batch: The rows.
-            rows: Those to use, positions in the batch.
+            slots: Stored token of every entry of a batch, -1 for none.
+            offsets: Where its bags begin, as `RowBatch.offsets`.
+            rows: The rows to use, positions in the batch.
             targets: Label less the log's mean, per row of the batch.
             labelled: Whether contexts are weighted by label residuals.
         """
         from lma.kernels.cpu.signatures_context import add_contexts
 
         add_contexts(
-            batch.offsets,
-            self.slots(tokens, batch),
+            offsets,
+            slots,
             rows,
             [where.start for where in self.where.values()],
             self.vectors,

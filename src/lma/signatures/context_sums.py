@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +13,12 @@ F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
 I32 = npt.NDArray[np.int32]
 I8 = npt.NDArray[np.int8]
+# Log rows per token: float64, or float32 where there are many tokens (exact up to 2^24).
+Rows: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 # Tokens of more rows add up in 64 bits: in 32 bits their rows would be rounded too coarsely.
 HEAVY_ROWS = 1 << 16
+BLOCK = 1 << 16  # tokens worked on at a time
 
 
 @dataclasses.dataclass
@@ -48,13 +52,16 @@ class ContextSums:
             np.zeros((len(supports) - count, dim), np.int32),
         )
 
-    def restart(self, rows: F64, bound: float) -> None:
+    def restart(self, rows: Rows, bound: float) -> None:
         """Zero, with the exponents of a pass in which token v takes part in `rows[v]` rows."""
-        # frexp: x = m 2^k with m < 1.
-        own = np.frexp(np.maximum(rows, 1.0))[1] + np.frexp(bound)[1]
-        room = np.full(len(rows), 30)
-        room[: len(self.wide)] = 62
-        self.exponents[:] = np.clip(room - own, -128, 127)
+        # Block by block: arrays of all tokens would be the peak of a builder's memory.
+        for start in range(0, len(rows), BLOCK):
+            block = slice(start, start + BLOCK)
+            # frexp: x = m 2^k with m < 1.
+            own = np.frexp(np.maximum(rows[block], 1.0))[1] + np.frexp(bound)[1]
+            room = np.full(len(own), 30)
+            room[: max(len(self.wide) - start, 0)] = 62
+            self.exponents[block] = np.clip(room - own, -128, 127)
         self.wide[:] = 0
         self.narrow[:] = 0
 
@@ -79,9 +86,9 @@ class ContextSums:
         start, stop, _ = where.indices(len(self))
         heavy = len(self.wide)
         low = self.narrow[max(start - heavy, 0) : max(stop - heavy, 0)]
-        sums = np.concatenate([self.wide[start:stop].astype(np.float64), low])
+        sums = np.concatenate([self.wide[start:stop], low], dtype=np.float64, casting="unsafe")
         exponents = -self.exponents[start:stop, None].astype(np.int32)
-        return np.asarray(np.ldexp(sums, exponents), dtype=np.float32)
+        return np.asarray(np.ldexp(sums, exponents, out=sums), dtype=np.float32)
 
 
-__all__ = ["ContextSums"]
+__all__ = ["ContextSums", "Rows"]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from lma.signatures.section import Section
 from lma.signatures.sections import SectionParts, make_table
 from lma.signatures.table import SignatureTable, pack_codes
 
@@ -88,34 +90,52 @@ def drift(
     return report
 
 
-def freeze_old(old: SignatureTable, new: SignatureTable) -> SignatureTable:
+def freeze_old(
+    old: SignatureTable, new: SignatureTable, *, ids: Mapping[str, Tensor] | None = None
+) -> SignatureTable:
     """The codes of `old`, and those of `new` for tokens that had none: no trained place moves.
 
-    For prefix indexes whose ids kept their meaning, new tokens having been appended.
+    Args:
+        old, new: As `drift`. Ids under prefix indexes must have kept their meaning, new tokens
+            having been appended.
+        ids: Tokens per table, all that are signed in either; needed where an index is by
+            fingerprints. A token that is left out loses its codes.
 
     Raises:
-        ValueError: A table has another index, or codes do not compare (see `drift`).
+        ValueError: Codes do not compare (see `drift`), or are learned, so that old and new ones
+            are numbers of unlike centroids.
     """
-    drift(old, new)
+    drift(old, new, ids=ids)
     parts = []
     for section in new.sections:
-        if section.index != "prefix":
-            raise ValueError(f"freeze_old: table {section.table!r} has no prefix index")
-        signed = section.num_signed
-        if section.table in old.tables:
-            signed = max(signed, old.section(section.table).num_signed)
-        tokens = torch.arange(signed)
-        codes = new.codes_of(section.table, tokens)
-        if section.table in old.tables:
-            before = old.codes_of(section.table, tokens)
-            codes = torch.where(before >= 0, before, codes)
-        parts.append(
-            SectionParts(
-                dataclasses.replace(section, num_signed=signed),
-                pack_codes(codes.numpy(), section.code_bits),
+        name = section.table
+        if section.kind == "learned":
+            raise ValueError(
+                f"freeze_old: codes of table {name!r} are learned, and a new fit numbers them "
+                "anew; give codes to new tokens with ContextCodeBuilder.encode"
             )
-        )
+        if section.index != "prefix" and name not in (ids or {}):
+            raise ValueError(f"freeze_old: table {name!r} is indexed by fingerprints; pass its ids")
+        signed = max(t.section(name).num_signed for t in (old, new) if name in t.tables)
+        tokens = torch.arange(signed) if section.index == "prefix" else (ids or {})[name]
+        codes = new.codes_of(name, tokens)
+        if name in old.tables:
+            before = old.codes_of(name, tokens)
+            codes = torch.where(before >= 0, before, codes)
+        parts.append(_signed_part(section, tokens, codes))
     return make_table(parts, new.seed, {**new.provenance, "frozen": old.provenance})
+
+
+def _signed_part(section: Section, tokens: Tensor, codes: Tensor) -> SectionParts:
+    """The section of those tokens that have codes, with the kind of index it had."""
+    if section.index == "prefix":
+        return SectionParts(
+            dataclasses.replace(section, num_signed=len(codes)),
+            pack_codes(codes.numpy(), section.code_bits),
+        )
+    has_codes = codes[:, 0] >= 0
+    packed = codes[has_codes].numpy().astype(np.uint16)
+    return SectionParts.indexed(section, tokens[has_codes].numpy(), packed)
 
 
 __all__ = ["TableDrift", "drift", "freeze_old"]

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lma.hashing import token_ids, token_keys
 from lma.kernels.reference.addresses import LANES
 
-U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 LOAD = 0.95  # lanes in use; two choices of eight lanes can fill 98 %
@@ -30,12 +30,13 @@ class FingerprintIndex:
     Attributes:
         fingerprints: int16 [buckets, 8].
         overflow_keys: int64 [m], ascending.
-        slots: Slot of every key, int64 [n]; overflow slots follow the lanes.
+        slots: Slot of every key, [n]; overflow slots follow the lanes. int32 where that holds
+            them, else int64.
     """
 
     fingerprints: npt.NDArray[np.int16]
     overflow_keys: I64
-    slots: I64
+    slots: npt.NDArray[Any]
 
     @classmethod
     def build(cls, keys: npt.NDArray[Any], load: float = LOAD) -> FingerprintIndex:
@@ -48,35 +49,51 @@ class FingerprintIndex:
         Raises:
             ValueError: Keys repeat, or the load is out of range.
         """
-        from lma.kernels.cpu.signatures_cuckoo import first_matches, place, write_fingerprints
-
-        if not 0 < load <= 0.97:
-            raise ValueError(f"FingerprintIndex: load must be in (0, 0.97], found {load}")
         unsigned = np.ascontiguousarray(keys).view(np.uint64)
         ordered = np.sort(unsigned)
         if np.any(ordered[1:] == ordered[:-1]):
             raise ValueError("FingerprintIndex: keys must be all different; some repeat")
-        del ordered
-        buckets = int(np.ceil(len(unsigned) / (LANES * load)))
-        holders = np.full(buckets * LANES, -1, np.int32)
-        place(unsigned, buckets, holders)
-        fingerprints = np.empty(len(holders), np.int16)
-        lanes = np.empty(len(unsigned), np.int64)
-        write_fingerprints(unsigned, holders, fingerprints)
-        first_matches(unsigned, buckets, fingerprints, lanes)
-        # Exact are the keys whose lookup ends in their own lane; the last entry is for no key.
-        exact = np.ones(len(unsigned) + 1, np.bool_)
-        number = np.arange(len(unsigned), dtype=np.int32)
-        exact[:-1] = (lanes >= 0) & (holders[lanes] == number)
-        holders[~exact[holders]] = -1
-        # Emptying lanes takes matches away and adds none, so exact keys stay exact.
-        write_fingerprints(unsigned, holders, fingerprints)
-        rest = np.nonzero(~exact[:-1])[0]
-        rest = rest[np.argsort(unsigned[rest].view(np.int64), kind="stable")]
-        lanes[rest] = len(holders) + np.arange(len(rest))
-        return cls(
-            fingerprints.reshape(buckets, LANES), unsigned[rest].view(np.int64).copy(), lanes
+        # Keys are a bijection of ids.
+        return cls.of_tokens(0, token_ids(np.uint64(0), unsigned), load)
+
+    @classmethod
+    def of_tokens(cls, salt: int, ids: I64, load: float = LOAD) -> FingerprintIndex:
+        """Index tokens of a table by their keys.
+
+        Args:
+            salt: The table's (`hashing.table_salt`).
+            ids: int64 [n], all different.
+            load: Share of lanes to fill, at most 0.97.
+
+        Memory: 11 bytes per token beside the ids while building, 6 of them in the result.
+        """
+        from lma.kernels.cpu.signatures_cuckoo import (
+            first_matches,
+            keep_exact,
+            place,
+            write_fingerprints,
         )
+
+        if not 0 < load <= 0.97:
+            raise ValueError(f"FingerprintIndex: load must be in (0, 0.97], found {load}")
+        mix = np.uint64(salt)
+        buckets = int(np.ceil(len(ids) / (LANES * load)))
+        holders = np.full(buckets * LANES, -1, np.int32)
+        place(mix, ids, buckets, holders)
+        fingerprints = np.empty(len(holders), np.int16)
+        write_fingerprints(mix, ids, holders, fingerprints)
+        largest = np.iinfo(np.int32).max
+        lanes = np.empty(len(ids), np.int32 if len(holders) + len(ids) <= largest else np.int64)
+        first_matches(mix, ids, buckets, fingerprints, lanes)
+        # Exact are the keys whose lookup ends in their own lane.
+        lost = np.empty(keep_exact(holders, lanes, np.empty(0, np.int64)), np.int64)
+        keep_exact(holders, lanes, lost)
+        # Emptying lanes takes matches away and adds none, so exact keys stay exact.
+        write_fingerprints(mix, ids, holders, fingerprints)
+        keys = token_keys(mix, ids[lost]).view(np.int64)
+        order = np.argsort(keys, kind="stable")
+        lanes[lost[order]] = len(holders) + np.arange(len(lost))
+        return cls(fingerprints.reshape(buckets, LANES), keys[order], lanes)
 
 
 __all__ = ["FingerprintIndex"]

@@ -126,25 +126,30 @@ class MinHashBuilder:
         if self.config.sample_rows is not None and total_rows is None:
             raise ValueError(f"{who}.update: config.sample_rows needs total_rows, found None")
         first = self.num_rows if first_row is None else first_row
-        numbers = np.arange(first, first + batch.num_rows, dtype=np.int64)
         slots = take_in(self.tokens, batch, who)
         self.num_rows += batch.num_rows
         self._make_room()
-        keep = self._sample(numbers, total_rows)
+        rows = np.arange(batch.num_rows)
+        if self.config.sample_rows is not None and total_rows is not None:
+            rows = rows[self._sampled(rows + first, self.config.sample_rows / total_rows)]
         if label is not None and similarity == "positive_context":
-            keep &= label == 1
+            rows = rows[label[rows] == 1]
             label = None
-        self._absorb(batch, slots, np.nonzero(keep)[0], numbers, label)
+        self._absorb(batch, slots, rows, first, label)
 
     def _absorb(
-        self, batch: RowBatch, slots: I64, rows: I64, numbers: I64, label: U64 | None
+        self, batch: RowBatch, slots: I64, rows: I64, first: int, label: U64 | None
     ) -> None:
         # Here, so that importing lma loads no Numba.
-        from lma.kernels.cpu.signatures_minhash import update_context_minima, update_row_minima
+        from lma.kernels.cpu.signatures_minhash import (
+            row_elements,
+            update_context_minima,
+            update_row_minima,
+        )
 
         minima, sampled = list(self.minima.values()), list(self.sampled.values())
         if self.config.similarity == "rows":
-            elements = combine(self._element, numbers)
+            elements = row_elements(self._element, first, batch.num_rows)
             update_row_minima(
                 batch.offsets, slots, rows, elements, self._multipliers, minima, sampled
             )
@@ -158,13 +163,12 @@ class MinHashBuilder:
             minima, sampled,
         )  # fmt: skip
 
-    def _sample(self, rows: I64, total_rows: int | None) -> npt.NDArray[np.bool_]:
-        wanted = self.config.sample_rows
-        if wanted is None or total_rows is None:
-            return np.ones(len(rows), np.bool_)
+    def _sampled(self, numbers: I64, share: float) -> npt.NDArray[np.bool_]:
         # A row is kept by a hash of its number, so shards and processes agree on the sample.
-        place = reduce_range(combine(stream_seed(self.config.seed, STREAM_SAMPLE), rows), 1 << 30)
-        return np.asarray(place < wanted / total_rows * (1 << 30))
+        place = reduce_range(
+            combine(stream_seed(self.config.seed, STREAM_SAMPLE), numbers), 1 << 30
+        )
+        return np.asarray(place < share * (1 << 30))
 
     def _make_room(self) -> None:
         """Minima for tokens met for the first time."""

@@ -95,15 +95,16 @@ class FitPasses:
         total_rows: int,
     ) -> None:
         """Take in the next batch of the pass; as the builders' `update`."""
-        rows = RowBatch.of(values, offsets, len(self.sizes), WHO)
         if self._builder is None:
+            rows = RowBatch.of(values, offsets, len(self.sizes), WHO)
             for name, counter in self._counters.items():
                 counter.update(rows.values[rows.feature(list(self.sizes).index(name))])
         else:
             self._builder.update(
                 values, offsets, labels, first_row=self.rows_done, total_rows=total_rows
             )
-        self.rows_done += rows.num_rows
+        bags = np.shape(values)[0] if offsets is None else np.shape(offsets)[0] - 1
+        self.rows_done += bags if offsets is None else bags // max(len(self.sizes), 1)
         self.batches_done += 1
 
     def next_pass(self) -> None:

@@ -147,7 +147,7 @@ def nearest(vectors: F32, centroids: F32) -> I64:
 
 def quantise(
     vectors: Callable[[slice], tuple[F32, F64]], count: int, config: SignatureConfig
-) -> tuple[Codebooks, npt.NDArray[np.uint16], float]:
+) -> tuple[Codebooks, npt.NDArray[np.uint8] | npt.NDArray[np.uint16], float]:
     """Codes of many vectors that are made block by block, never all at once.
 
     Args:
@@ -156,7 +156,8 @@ def quantise(
         config: How many codes of how many bits, which quantiser, which seed.
 
     Returns:
-        Codebooks, fitted on a sample; codes, uint16 [count, num_codes]; weighted share of the
+        Codebooks, fitted on a sample; codes, uint8 or uint16
+        [count, num_codes]; weighted share of the
         vectors' energy that the codes lose, 0 to 1.
     """
     blocks = [slice(a, min(a + COUNT_BLOCK, count)) for a in range(0, count, COUNT_BLOCK)]
@@ -173,7 +174,7 @@ def quantise(
         np.concatenate([weights for _, weights in parts]),
         config.num_codes, config.code_bits, config.quantiser, config.seed,
     )  # fmt: skip
-    codes = np.empty((count, config.num_codes), np.uint16)
+    codes = np.empty((count, config.num_codes), np.uint8 if config.code_bits <= 8 else np.uint16)
     lost = energy = 0.0
     for block in blocks:
         found, weights = vectors(block)

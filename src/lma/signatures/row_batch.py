@@ -49,14 +49,15 @@ class RowBatch:
         if ids.dtype.kind not in "iu" or ids.dtype == np.uint64:
             raise TypeError(f"{who}.update: values must be int64 ids, found {ids.dtype}")
         ids = ids.astype(np.int64, copy=False)
+        # Here, so that importing lma loads no Numba.
+        from lma.kernels.cpu.signatures_bags import by_feature, distinct, longest_bag
+
         if offsets is None:
             if ids.ndim != 2 or ids.shape[1] != num_features:
                 raise ValueError(
                     f"{who}.update: without offsets, values must be [batch, {num_features}], "
                     f"found {list(ids.shape)}"
                 )
-            from lma.kernels.cpu.signatures_bags import by_feature
-
             flat = by_feature(np.ascontiguousarray(ids))
             return cls(flat, np.arange(len(flat) + 1), num_features, len(ids))
         offs = np.asarray(offsets)
@@ -71,18 +72,16 @@ class RowBatch:
                 f"found {offs.dtype} {list(offs.shape)}"
             )
         offs = np.ascontiguousarray(offs, dtype=np.int64)
-        lengths = np.diff(offs)
-        if ids.ndim != 1 or offs[0] != 0 or offs[-1] != len(ids) or np.any(lengths < 0):
+        longest = longest_bag(offs)
+        if ids.ndim != 1 or offs[0] != 0 or offs[-1] != len(ids) or longest < 0:
             raise ValueError(
                 f"{who}.update: offsets must ascend from 0 to len(values), found "
                 f"{offs[0]} ... {offs[-1]} for values of shape {list(ids.shape)}"
             )
         ids = np.ascontiguousarray(ids)
-        if lengths.max(initial=0) > 1:
-            from lma.kernels.cpu.signatures_bags import distinct
-
+        if longest > 1:
             ids, offs = distinct(ids, offs)
-        return cls(ids, offs, num_features, len(lengths) // max(num_features, 1))
+        return cls(ids, offs, num_features, (len(offs) - 1) // max(num_features, 1))
 
     def take(self, rows: npt.NDArray[np.int64]) -> RowBatch:
         """Some of the rows, by position, as a batch of their own."""

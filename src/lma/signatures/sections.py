@@ -11,12 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lma.hashing import table_salt, token_keys
+from lma.hashing import table_salt
 from lma.signatures.config import SignatureConfig
 from lma.signatures.fingerprints import FingerprintIndex
 from lma.signatures.quantise import Codebooks
 from lma.signatures.section import Section
-from lma.signatures.table import CODE_PADDING, SignatureTable, pack_codes
+from lma.signatures.table import CODE_PADDING, PACK_BLOCK, SignatureTable, pack_codes
 from lma.signatures.tokens import RankedTokens, Tokens
 
 I64 = npt.NDArray[np.int64]
@@ -40,6 +40,7 @@ class SectionParts:
         codes: npt.NDArray[Any],
         config: SignatureConfig,
         codebooks: Codebooks | None = None,
+        index: FingerprintIndex | None = None,
     ) -> SectionParts:
         """The section of a table.
 
@@ -49,6 +50,7 @@ class SectionParts:
             codes: One row per token, [tokens, num_codes].
             config: Kind, similarity, widths.
             codebooks: Of learned codes.
+            index: Of the ids, where it is made already.
         """
         section = Section(
             tokens.name,
@@ -60,23 +62,44 @@ class SectionParts:
         )
         if isinstance(tokens, RankedTokens) or ids is None:
             return cls(section, pack_codes(codes, config.code_bits), codebooks=codebooks)
-        keys = token_keys(np.uint64(table_salt(tokens.name)), ids)
-        index = FingerprintIndex.build(keys)
+        return cls.indexed(section, ids, codes, codebooks, index)
+
+    @classmethod
+    def indexed(
+        cls,
+        section: Section,
+        ids: I64,
+        codes: npt.NDArray[Any],
+        codebooks: Codebooks | None = None,
+        index: FingerprintIndex | None = None,
+    ) -> SectionParts:
+        """As `of`, with a `fingerprint` index of the ids for the section."""
+        if index is None:
+            index = FingerprintIndex.of_tokens(table_salt(section.table), ids)
         section = dataclasses.replace(
             section,
+            num_signed=len(ids),
             index="fingerprint",
             num_buckets=len(index.fingerprints),
             num_overflow=len(index.overflow_keys),
         )
-        rows = np.zeros((section.num_slots, config.num_codes), codes.dtype)
-        rows[index.slots] = codes
         return cls(
             section,
-            pack_codes(rows, config.code_bits),
+            _pack_at(codes, index.slots, section),
             torch.from_numpy(index.fingerprints),
             torch.from_numpy(index.overflow_keys),
             codebooks,
         )
+
+
+def _pack_at(codes: npt.NDArray[Any], slots: npt.NDArray[Any], section: Section) -> Tensor:
+    """`pack_codes` of codes that stand at `slots`, block by block; zero in between."""
+    rows = np.zeros((section.num_slots, section.row_bytes), np.uint8)
+    for start in range(0, len(codes), PACK_BLOCK):
+        block = slice(start, start + PACK_BLOCK)
+        packed = pack_codes(codes[block], section.code_bits)
+        rows[slots[block]] = packed.numpy().reshape(-1, section.row_bytes)
+    return torch.from_numpy(rows.reshape(-1))
 
 
 def make_table(

@@ -89,7 +89,7 @@ class SignatureTable:
                 )
 
     def _layout_rows(self) -> Tensor:
-        rows = torch.zeros(len(self.sections), len(Column), dtype=torch.int64)
+        rows = np.zeros((len(self.sections), len(Column)), np.int64)
         byte = bucket = overflow = 0
         for row, section in zip(rows, self.sections, strict=True):
             row[Column.SALT] = to_signed(table_salt(section.table))
@@ -105,7 +105,7 @@ class SignatureTable:
             byte += section.num_slots * section.row_bytes
             bucket += section.num_buckets
             overflow += section.num_overflow
-        return rows
+        return torch.from_numpy(rows)
 
     # --- reading ---------------------------------------------------------------------------
 
@@ -337,10 +337,13 @@ class SignatureTable:
 def pack_codes(codes: np.ndarray[Any, np.dtype[Any]], code_bits: int) -> Tensor:
     """Codes [tokens, num_codes] as the bytes of a section, uint8 [tokens * row_bytes]."""
     codes = np.ascontiguousarray(codes)
-    if codes.size and not 0 <= int(codes.min()) <= int(codes.max()) < 1 << code_bits:
+    whole = codes.dtype == np.uint16 and code_bits == 16
+    if codes.size and not whole and not 0 <= codes.min() <= codes.max() < 1 << code_bits:
         raise ValueError(f"pack_codes: a code does not fit in {code_bits} bits")
     if code_bits in (8, 16):
-        return torch.from_numpy(codes.astype(f"<u{code_bits // 8}").view(np.uint8).reshape(-1))
+        return torch.from_numpy(
+            codes.astype(f"<u{code_bits // 8}", copy=False).view(np.uint8).reshape(-1)
+        )
     packed = np.empty((len(codes), (codes.shape[1] * code_bits + 7) // 8), np.uint8)
     places = np.arange(code_bits, dtype=np.uint32)
     for start in range(0, len(codes), PACK_BLOCK):

@@ -77,12 +77,6 @@ class RankedTokens(Tokens):
         self._slots = num_signed
         self._support = np.zeros(size, np.int64)
 
-    def keep(self, num_slots: int) -> RankedTokens:
-        """The same supports with another number of slots."""
-        other = RankedTokens(self.name, 0, num_slots)
-        other.size, other._support = self.size, self._support
-        return other
-
     def check(self, values: I64, who: str) -> None:
         """Ids must lie in [0, size)."""
         from lma.kernels.cpu.signatures_bags import first_outside
@@ -150,7 +144,7 @@ class KeyedTokens(Tokens):
         self.grows = grows or ids is None
         given = np.zeros(0, np.int64) if ids is None else np.asarray(ids, dtype=np.int64)
         self._known = len(given)
-        self._ids = np.concatenate([given, np.zeros(FIRST_ROOM, np.int64)])
+        self._ids = np.concatenate([given, np.zeros(FIRST_ROOM if self.grows else 0, np.int64)])
         self._support = np.zeros(len(self._ids), np.int64)
         if supports is not None:
             self._support[: self._known] = supports
@@ -197,9 +191,8 @@ class KeyedTokens(Tokens):
     def _rebuild(self) -> None:
         from lma.kernels.cpu.signatures_map import fill
 
-        places = FIRST_ROOM
-        while self._known >= places // 4 * 3:
-            places *= 2
+        # Three quarters full at most; a table that grows begins half full.
+        places = max(FIRST_ROOM, self._known * 2 if self.grows else self._known // 3 * 4 + 8)
         # The old table is not needed to fill the new one: never both in memory.
         self._table = np.empty(0, np.int32)
         self._table = np.full(places, -1, np.int32)
@@ -264,10 +257,14 @@ def token_sets(
 
 
 def take_in(tokens: Mapping[str, Tokens], batch: RowBatch, who: str) -> I64:
-    """Check, locate and count all entries of a batch: their slots, -1 for unsigned tokens."""
+    """Check, locate and count all entries of a batch: their slots, -1 for unsigned tokens.
+
+    Not to be written to: where every id is its own slot, they are the batch's values.
+    """
     from lma.kernels.cpu.threads import num_pieces, run_pieces
 
-    slots = np.empty(len(batch.values), np.int64)
+    same = all(isinstance(t, RankedTokens) and t.size == t.num_slots for t in tokens.values())
+    slots = batch.values if same else np.empty(len(batch.values), np.int64)
     parts = [(table, batch.feature(f)) for f, table in enumerate(tokens.values())]
     for table, where in parts:
         table.check(batch.values[where], who)
@@ -275,7 +272,8 @@ def take_in(tokens: Mapping[str, Tokens], batch: RowBatch, who: str) -> I64:
     def run(first: int, last: int) -> None:
         # Every table belongs to one thread, which alone changes its counts.
         for table, where in parts[first:last]:
-            table.locate(batch.values[where], out=slots[where])
+            if not same:
+                table.locate(batch.values[where], out=slots[where])
             table.count(batch.values[where], slots[where])
 
     if len(batch.values):

@@ -27,11 +27,23 @@ def _by_feature(begin, end, ids, out):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def longest_bag(offsets):  # type: ignore[no-untyped-def]
+    """Entries of the longest bag, or -1 where offsets do not ascend."""
+    least, longest = np.int64(0), np.int64(0)
+    begins, ends = offsets[:-1], offsets[1:]
+    for bag in range(len(ends)):
+        length = ends[bag] - begins[bag]
+        least, longest = min(least, length), max(longest, length)
+    return longest if least >= 0 else np.int64(-1)
+
+
+@kernel
 def _ascend(values, offsets):  # type: ignore[no-untyped-def]
     # Steps down anywhere, less those from one bag to the next: one loop without branches.
     steps = 0
-    for i in range(len(values) - 1):
-        steps += values[i + 1] <= values[i]
+    before, after = values[:-1], values[1:]
+    for i in range(len(after)):
+        steps += after[i] <= before[i]
     for bag in range(len(offsets) - 1):
         i = offsets[bag]
         if 0 < i < offsets[bag + 1]:
@@ -64,6 +76,12 @@ def _distinct(values, offsets, out, out_offsets):  # type: ignore[no-untyped-def
 @kernel
 def first_outside(values, size):  # type: ignore[no-untyped-def]
     """Position of the first value outside [0, size), or -1."""
+    # One loop without branches over all of them, which are nearly always inside.
+    outside = 0
+    for i in range(len(values)):
+        outside |= values[i] | (size - 1 - values[i])
+    if outside >= 0:
+        return -1
     for i in range(len(values)):
         if values[i] < 0 or values[i] >= size:
             return i
@@ -115,4 +133,12 @@ def distinct(values: I64, offsets: I64) -> tuple[I64, I64]:
     return out[:end], out_offsets
 
 
-__all__ = ["add_labels", "by_feature", "count", "distinct", "first_outside", "ranked_slots"]
+__all__ = [
+    "add_labels",
+    "by_feature",
+    "count",
+    "distinct",
+    "first_outside",
+    "longest_bag",
+    "ranked_slots",
+]

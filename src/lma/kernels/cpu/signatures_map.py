@@ -7,9 +7,19 @@ from typing import Any
 import numpy as np
 
 from lma.kernels.cpu import mix
-from lma.kernels.cpu.mix import mix64
+from lma.kernels.cpu.mix import inlined, mix64, reduce_range
 
 kernel: Any = mix.kernel  # typed so, its kernels are called without complaint
+
+
+@inlined
+def _first(value: Any, table: Any) -> Any:
+    return np.int64(reduce_range(mix64(np.uint64(value)), np.uint64(len(table))))
+
+
+@inlined
+def _next(place: Any, table: Any) -> Any:
+    return place + 1 if place + 1 < len(table) else 0
 
 
 @kernel
@@ -19,7 +29,7 @@ def insert(values, start, table, ids, known, slots):  # type: ignore[no-untyped-
     Args:
         values: int64 [n].
         start: First value to look at.
-        table: int32 [power of two], the slot at each place or -1.
+        table: int32 [places], the slot at each place or -1.
         ids: int64 [room]; the first `known` are in use.
         known: Ids so far.
         slots: int64 [n], written from `start` on.
@@ -27,14 +37,13 @@ def insert(values, start, table, ids, known, slots):  # type: ignore[no-untyped-
     Returns:
         (position of the first value not done, ids now known).
     """
-    mask = np.uint64(len(table) - 1)
     # Linear probing stays short up to three quarters of the places.
     limit = min(len(ids), len(table) // 4 * 3)
     for i in range(start, len(values)):
         value = values[i]
-        place = mix64(np.uint64(value)) & mask
+        place = _first(value, table)
         while table[place] >= 0 and ids[table[place]] != value:
-            place = (place + np.uint64(1)) & mask
+            place = _next(place, table)
         if table[place] < 0:
             if known >= limit:
                 return i, known
@@ -48,23 +57,21 @@ def insert(values, start, table, ids, known, slots):  # type: ignore[no-untyped-
 @kernel
 def find(values, table, ids, slots):  # type: ignore[no-untyped-def]
     """Slots of values, -1 for unknown ones."""
-    mask = np.uint64(len(table) - 1)
     for i in range(len(values)):
         value = values[i]
-        place = mix64(np.uint64(value)) & mask
+        place = _first(value, table)
         while table[place] >= 0 and ids[table[place]] != value:
-            place = (place + np.uint64(1)) & mask
+            place = _next(place, table)
         slots[i] = table[place]
 
 
 @kernel
 def fill(table, ids, known):  # type: ignore[no-untyped-def]
     """Enter the first `known` ids, all different, into an empty table."""
-    mask = np.uint64(len(table) - 1)
     for slot in range(known):
-        place = mix64(np.uint64(ids[slot])) & mask
+        place = _first(ids[slot], table)
         while table[place] >= 0:
-            place = (place + np.uint64(1)) & mask
+            place = _next(place, table)
         table[place] = slot
 
 

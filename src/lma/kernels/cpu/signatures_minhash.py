@@ -25,10 +25,14 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 CHUNK_HASHES = 1 << 16  # two smallest hashes of rows x codes held at a time; they stay in cache
+GRAIN_ROWS = 1 << 14  # rows that are worth a thread of their own
 TILE_ROWS = 64  # rows that all features visit in turn
 AHEAD = 24  # entries from asking for a token's minima to lowering them
 MOST_PARTS = 4  # of a feature; more cost more in scanning than they gain in balance
-GROUPED_CODES = 32  # from here on a token's minima outweigh the sorting of its entries
+GROUPED_CODES = 32  # from here on a token's minima outweigh the sorting of its entries; 4 * WIDTH
+GROUP_ENTRIES = 1 << 14  # entries sorted at a time at least: their elements stay in cache
+GROUP_DEPTH = 16  # entries per token sorted at a time at least
+SPARE = 8  # entries that most bags do not exceed
 _NOTHING = np.uint32(0xFFFFFFFF)
 _1, _2, _32 = (np.uint64(i) for i in (1, 2, 32))
 
@@ -52,6 +56,12 @@ def _owned(slot: Any, part: Any, parts: Any) -> Any:
 
 
 @kernel
+def _hash_rows(begin, end, state, first_row, elements):  # type: ignore[no-untyped-def]
+    for row in range(begin, end):
+        elements[row] = combine(state, np.uint64(first_row + row))
+
+
+@kernel
 def _lower_rows(  # type: ignore[no-untyped-def]
     part, parts, offsets, slots, rows, elements, multipliers, minima, sampled
 ):
@@ -70,16 +80,53 @@ def _lower_rows(  # type: ignore[no-untyped-def]
                     store(minima, place, least(load(minima, place), h))
 
 
+@inlined
+def _spread_elements(first: Any, last: Any, offsets: Any, elements: Any, out: Any) -> None:
+    """The element of its row for every entry of rows `first` to `last`; `out` has 8 to spare."""
+    base = offsets[first]
+    for row in range(first, last):
+        element = elements[row]
+        entry, stop = np.uint64(offsets[row] - base), np.uint64(offsets[row + 1] - base)
+        # Most bags are shorter: eight stores, which the next bag overwrites, cost less than a
+        # branch that cannot be foreseen.
+        for more in range(SPARE):
+            out[entry + np.uint64(more)] = element
+        entry += np.uint64(SPARE)
+        while entry < stop:
+            out[entry] = element
+            entry += _1
+
+
+@inlined
+def _put(slot: Any, element: Any, ends: Any, grouped: Any) -> None:
+    place = np.uint64(ends[slot]) << _1
+    grouped[place] = np.uint32(element >> _32)
+    grouped[place | _1] = np.uint32(element)
+    ends[slot] += np.int32(1)
+
+
 @kernel
 def _group(  # type: ignore[no-untyped-def]
-    part, parts, offsets, slots, rows, elements, begins, ends, grouped
+    part, parts, offsets, slots, rows, first, elements, begins, ends, spreads, grouped
 ):
-    """Sort elements by the token they belong to, as pairs of (upper, lower) halves.
+    """Sort the elements of rows[first:] by the token they belong to, until `grouped` is full.
 
-    Those of a slot are pairs begins[slot] ... ends[slot] - 1 of `grouped`; `ends` is 0 at first.
+    They are pairs of (upper, lower) halves, which cost less to load into vectors; those of a slot
+    are pairs begins[slot] ... ends[slot] - 1 of `grouped`. `spreads` is scratch memory for as many
+    elements and `SPARE` more.
+
+    Returns:
+        The first of the rows left over.
     """
+    room = len(grouped) >> _1
+    start = offsets[rows[first]]
+    stop, last = offsets[rows[first] + 1], first + 1
+    while last < len(rows) and offsets[rows[last] + 1] - start <= room:
+        stop = offsets[rows[last] + 1]
+        last += 1
+    ends[:] = 0
     # Rows that are not used are counted too: room for them is cheaper than looking at bags twice.
-    for entry in range(offsets[0], offsets[len(offsets) - 1]):
+    for entry in range(start, stop):
         if _owned(slots[entry], part, parts):
             ends[np.uint64(slots[entry])] += 1
     begin = 0
@@ -87,38 +134,61 @@ def _group(  # type: ignore[no-untyped-def]
         begins[slot] = begin
         begin += ends[slot]
         ends[slot] = begins[slot]
-    for r in range(len(rows)):
-        element = elements[rows[r]]
+    if len(rows) == len(elements):
+        _spread_elements(first, last, offsets, elements, spreads)
+        for entry in range(start, stop):
+            if _owned(slots[entry], part, parts):
+                _put(np.uint64(slots[entry]), spreads[entry - start], ends, grouped)
+        return last
+    for r in range(first, last):
         for entry in range(offsets[rows[r]], offsets[rows[r] + 1]):
             if _owned(slots[entry], part, parts):
-                mine = np.uint64(slots[entry])
-                place = np.uint64(ends[mine]) << _1
-                grouped[place] = np.uint32(element >> _32)
-                grouped[place | _1] = np.uint32(element)
-                ends[mine] += 1
+                _put(np.uint64(slots[entry]), elements[rows[r]], ends, grouped)
+    return last
 
 
 @kernel
-def _lower_grouped(begins, ends, grouped, multipliers, minima, sampled):  # type: ignore[no-untyped-def]
+def _lower_group(begins, ends, grouped, multipliers, minima, sampled):  # type: ignore[no-untyped-def]
     """`_lower_rows` token by token, whose minima stay in registers meanwhile."""
     width = minima.shape[1]
     for slot in range(len(ends)):
         begin, end = np.uint64(begins[slot]) << _1, np.uint64(ends[slot]) << _1
         if end > begin:
             sampled[slot] += (end - begin) >> _1
-            for code in range(0, width, 2 * WIDTH):
-                # Two vectors at a time; an odd last one is done twice, which changes nothing.
-                other = min(code + WIDTH, width - WIDTH)
-                one, two = load(minima, slot * width + code), load(minima, slot * width + other)
-                factor_one, factor_two = load(multipliers, code), load(multipliers, other)
+            for code in range(0, width, 4 * WIDTH):
+                # Four vectors at a time; where the last ones overlap, the same is done twice.
+                c0 = min(code, width - 4 * WIDTH)
+                c1, c2, c3 = c0 + WIDTH, c0 + 2 * WIDTH, c0 + 3 * WIDTH
+                f0, f1 = load(multipliers, c0), load(multipliers, c1)
+                f2, f3 = load(multipliers, c2), load(multipliers, c3)
+                base = slot * width
+                m0, m1 = load(minima, base + c0), load(minima, base + c1)
+                m2, m3 = load(minima, base + c2), load(minima, base + c3)
                 i = begin
                 while i < end:
                     upper, lower = spread(grouped[i]), spread(grouped[i | _1])
-                    one = least(one, add_product(upper, factor_one, lower))
-                    two = least(two, add_product(upper, factor_two, lower))
+                    m0 = least(m0, add_product(upper, f0, lower))
+                    m1 = least(m1, add_product(upper, f1, lower))
+                    m2 = least(m2, add_product(upper, f2, lower))
+                    m3 = least(m3, add_product(upper, f3, lower))
                     i += _2
-                store(minima, slot * width + code, one)
-                store(minima, slot * width + other, two)
+                store(minima, base + c0, m0)
+                store(minima, base + c1, m1)
+                store(minima, base + c2, m2)
+                store(minima, base + c3, m3)
+
+
+@kernel
+def _lower_grouped(  # type: ignore[no-untyped-def]
+    part, parts, offsets, slots, rows, elements, multipliers, begins, ends, spreads, grouped,
+    minima, sampled,
+):  # fmt: skip
+    first = 0
+    while first < len(rows):
+        first = _group(
+            part, parts, offsets, slots, rows, first, elements, begins, ends, spreads, grouped
+        )
+        _lower_group(begins, ends, grouped, multipliers, minima, sampled)
 
 
 @kernel
@@ -186,6 +256,17 @@ def _write_codes(  # type: ignore[no-untyped-def]
             codes[i, code] = combine(state, np.uint64(h)) >> drop
 
 
+def row_elements(state: int, first_row: int, num_rows: int) -> U64:
+    """`hashing.combine(state, row)` of consecutive rows, uint64 [num_rows]."""
+    elements = np.empty(num_rows, np.uint64)
+
+    def run(begin: int, end: int) -> None:
+        _hash_rows(begin, end, np.uint64(state), np.int64(first_row), elements)
+
+    run_pieces(run, num_rows, num_pieces(num_rows, GRAIN_ROWS))
+    return elements
+
+
 def update_row_minima(
     offsets: I64,
     slots: I64,
@@ -202,10 +283,14 @@ def update_row_minima(
         bags = offsets[feature * batch : (feature + 1) * batch + 1]
         known, entries = len(sampled[feature]), int(bags[-1] - bags[0])
         if len(multipliers) >= GROUPED_CODES and entries > known:
-            begins, ends = np.empty(known, np.int64), np.zeros(known, np.int64)
-            grouped = np.empty(2 * entries, np.uint32)
-            _group(part, parts, bags, slots, rows, elements, begins, ends, grouped)
-            _lower_grouped(begins, ends, grouped, multipliers, minima[feature], sampled[feature])
+            begins, ends = np.empty((2, known), np.int32)
+            # A bag holds a token once, so that any bag has room.
+            room = min(entries, max(GROUP_ENTRIES, GROUP_DEPTH * known))
+            spreads, grouped = np.empty(room + SPARE, np.uint64), np.empty(2 * room, np.uint32)
+            _lower_grouped(
+                part, parts, bags, slots, rows, elements, multipliers, begins, ends, spreads,
+                grouped, minima[feature], sampled[feature],
+            )  # fmt: skip
         else:
             _lower_rows(
                 part, parts, bags, slots, rows, elements, multipliers, minima[feature],
@@ -292,4 +377,4 @@ def _each_part(run: Callable[[int, int, int], None], features: int) -> None:
     run_pieces(work, threads, threads)
 
 
-__all__ = ["update_context_minima", "update_row_minima", "winning_codes"]
+__all__ = ["row_elements", "update_context_minima", "update_row_minima", "winning_codes"]

@@ -1,0 +1,70 @@
+"""`lma drift`: how many tokens' places would move under signatures that were fitted again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import typer
+
+from lma.cli.console import out
+
+
+def drift(
+    old: Path = typer.Argument(help="The signatures that a model was trained with."),
+    new: Path = typer.Argument(help="Signatures fitted again, on more rows."),
+    dataset: Path = typer.Argument(help="The dataset of the new ones."),
+    power: int = typer.Option(2, help="Codes that a chunk of the model draws."),
+    freeze: Path = typer.Option(
+        None, help="Folder for the new signatures with the old codes of tokens that had some."
+    ),
+) -> None:
+    """Tell how many tokens' places would move if a trained model were given new signatures.
+
+    For random codes. Learned ones are numbered anew by every fit, so that all of them move; there
+    `ContextCodeBuilder.encode` gives codes to new tokens.
+
+    Examples:
+
+        lma drift runs/monday runs/tuesday data/tuesday
+
+        lma drift runs/monday runs/tuesday data/tuesday --freeze runs/grown
+    """
+    from rich.table import Table
+
+    from lma.cli.token_ids import ids_of_rows
+    from lma.data import Dataset
+    from lma.signatures import SignatureTable, freeze_old
+    from lma.signatures import drift as compare
+
+    before, after = SignatureTable.load(old), SignatureTable.load(new)
+    check_dictionaries(before, after)
+    hashed = [s.table for s in after.sections if s.index != "prefix"]
+    ids = ids_of_rows(Dataset.open(dataset), hashed)
+    shown = Table(title="signed tokens, and what changes for them")
+    shown.add_column("table")
+    for column in ("in both", "moved", "chunks moved", "new", "gone"):
+        shown.add_column(column, justify="right")
+    for name, found in compare(before, after, power=power, ids=ids).items():
+        shown.add_row(
+            name,
+            f"{found.kept:,}",
+            f"{found.moved:,}",
+            f"{found.moved_chunks:.1%}",
+            f"{found.added:,}",
+            f"{found.dropped:,}",
+        )
+    out.print(shown)
+    if freeze is not None:
+        frozen = freeze_old(before, after, ids=ids)
+        frozen.save(freeze)
+        out.print(f"{freeze}: the old codes, and the new tokens' own; nothing trained moves")
+
+
+def check_dictionaries(old: object, new: object) -> None:
+    """`ValueError` where ids of the two folders do not mean the same tokens."""
+    one, two = (getattr(t, "provenance", {}).get("dictionaries") for t in (old, new))
+    if one is not None and two is not None and one != two:
+        raise ValueError(
+            "drift: the two were fitted on datasets with other dictionaries, in which an id is "
+            "another token; prepare logs that grow with --ids hashed"
+        )
