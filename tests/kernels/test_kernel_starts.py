@@ -129,7 +129,7 @@ def test_an_index_as_builders_make_it() -> None:
     layout = layout.clone()
     layout[0, Column.NUM_SIGNED] = slots
     by_slot = chunk_starts(
-        rule._replace(layout=layout), torch.from_numpy(index.slots), case.numbers, case.unit,
+        rule._replace(layout=layout), torch.from_numpy(index.slots).long(), case.numbers, case.unit,
         case.pieces,
     )  # fmt: skip
     assert torch.equal(found, by_slot)

@@ -153,7 +153,7 @@ def _hashed_bytes(
 def _private_floats(
     places: int, coded: Sequence[Table], stats: LogStats, method: Lma
 ) -> dict[str, tuple[int, int]]:
-    """(tokens, floats each) per table: some for all that may have any, or one for the most frequent."""
+    """(tokens, floats each) per table: some for all allowed any, or one for the most frequent."""
     allowed = {t.name: stats.tables[t.name].tokens_with(method.private_support) for t in coded}
     coded = [t for t in coded if allowed[t.name]]
     tokens = sum(allowed.values())
