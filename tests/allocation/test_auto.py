@@ -80,7 +80,7 @@ def test_with_plain_contexts_rare_tokens_get_no_floats_of_their_own() -> None:
     supports = np.concatenate([np.full(1000, 50), np.full(9000, 4)])
     stats = stats_of(user=supports, item=supports, site=supports)
     tables = tables_of(stats)
-    choice = Auto(similarity="context").choose(tables, Budget(3_000_000), stats)
+    choice = Auto(similarity="context").choose(tables, Budget(30_000_000), stats)
     assert isinstance(choice.method, Lma)
     plan = make_plan(
         choice.budget, stats, choice.tables, choice.method, choice.signatures or SignatureConfig()

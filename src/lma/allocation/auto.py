@@ -34,6 +34,8 @@ class CodedForm:
         shrinkage: Of the context vectors, `SignatureConfig.shrinkage`.
         dim: Of the context vectors: twice as many as the directions that matter, whose noise the
             weaker half tells.
+        private_share: `Lma.private_share`: whole rows for the smallest tables. Tables of no more
+            tokens than a codebook has entries get them in any case.
         private_support, most_private: Tokens seen so often get up to so many floats of their own
             beside their codes.
     """
@@ -42,6 +44,7 @@ class CodedForm:
     rows_per_entry: int
     shrinkage: float
     dim: int
+    private_share: float
     private_support: int
     most_private: int
 
@@ -57,9 +60,9 @@ class CodedForm:
 _FINE = {(4, 8): 0.386, (2, 8): 0.378, (1, 8): 0.366, (2, 4): 0.351}
 _COARSE = {(1, 8): 0.27, (1, 6): 0.267, (1, 5): 0.266, (1, 4): 0.25}
 FORMS = {
-    "positive_context": CodedForm(_FINE, 1, 1.0, 32, 1, CODED_DIM // 2),
-    "labelled_context": CodedForm(_FINE, 1, 50.0, 32, 1, CODED_DIM // 2),
-    "context": CodedForm(_COARSE, 2000, 1.0, 64, 5, 8),
+    "positive_context": CodedForm(_FINE, 1, 1.0, 32, 0.05, 1, CODED_DIM // 2),
+    "labelled_context": CodedForm(_FINE, 1, 50.0, 32, 0.05, 1, CODED_DIM // 2),
+    "context": CodedForm(_COARSE, 2000, 1.0, 64, 0.0, 5, 8),
 }
 
 
@@ -162,7 +165,7 @@ class Auto:
         method = Lma(
             block_size=CODED_DIM // num_codes,
             signature_share=0.999,
-            private_share=0.05,
+            private_share=form.private_share,
             private_support=form.private_support,
             most_private=form.most_private,
             seed=self.seed,
