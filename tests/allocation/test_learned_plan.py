@@ -6,6 +6,7 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import lma
 from lma.allocation import Budget, Lma, LmaAllocation, Table
 from lma.allocation.learned_plan import affordable_code_bits
 from lma.allocation.planning import make_plan
@@ -111,3 +112,30 @@ def test_too_small_a_budget_says_what_does_not_fit():
     config = SignatureConfig(kind="learned", num_codes=2, code_bits=8)
     with pytest.raises(BudgetError, match="do not hold 1 codebooks of 256 entries"):
         make_plan(Budget(5000), stats, [Table("t0", 1001, 16)], Lma(block_size=8), config)
+
+
+def test_a_budget_alone_leaves_every_learned_code_a_chunk():
+    """Larger blocks would leave codes unread that were paid for."""
+    stats = stats_of([50_000, 50_000])
+    signatures = SignatureConfig(kind="learned", similarity="context")
+    for budget in ("400KB", "3MB", "6MB"):
+        plan = lma.plan(budget, stats, signatures=signatures)
+        for table in plan.tables:
+            assert (16 - table.private_dim) // plan.block_size >= plan.num_codes
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("private_support", 0), ("private_support", -1), ("most_private", -3)]
+)
+def test_private_settings_out_of_range(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be >= .*found {value}"):
+        Lma(**{name: value})
+
+
+def test_a_private_part_is_never_more_than_half_a_vector():
+    stats = stats_of([3000])
+    method = Lma(block_size=4, most_private=40, private_share=0)
+    plan = make_plan(
+        Budget(1_000_000), stats, [Table("t0", 3001, 16)], method, SignatureConfig(kind="learned")
+    )
+    assert plan.tables[0].private_dim == 8

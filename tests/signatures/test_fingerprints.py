@@ -187,3 +187,9 @@ def test_bad_counts_are_refused():
         SupportCounter("a", 1)
     with pytest.raises(TypeError, match="int64"):
         SupportCounter("a").update(np.array([0.5]))
+
+
+@pytest.mark.parametrize("ids", [[7, 7], [7, 7, 7, 9], [1, 2, 3, 2]])
+def test_a_repeated_id_is_refused(ids):
+    with pytest.raises(ValueError, match="ids must be all different"):
+        FingerprintIndex.of_tokens(5, np.array(ids))

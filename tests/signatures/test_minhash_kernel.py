@@ -94,6 +94,20 @@ def test_sorting_in_pieces_equals_reference(threads, codes, share, monkeypatch):
     assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
 
 
+def test_a_long_bag_of_tokens_that_are_mostly_not_signed(monkeypatch):
+    """Its entries, more than signed tokens could have, were once written past an array's end."""
+    monkeypatch.setattr(cpu, "GROUP_ENTRIES", 64)
+    values = np.arange(30_000)
+    offsets = np.array([0, 10_000, 10_002, 30_000])
+    config = SignatureConfig("rows", num_codes=64, min_support=1)
+    builder = MinHashBuilder({"a": 30_000}, config, num_signed={"a": 100})
+    builder.update(values, offsets)
+    monkeypatch.setattr(cpu, "GROUPED_CODES", 1 << 20)  # one entry at a time
+    plain = MinHashBuilder({"a": 30_000}, config, num_signed={"a": 100})
+    plain.update(values, offsets)
+    assert torch.equal(builder.finish().codes, plain.finish().codes)
+
+
 def test_row_elements_are_hashes_of_row_numbers(threads):
     found = cpu.row_elements(7, 2**40, 50_000)
     assert np.array_equal(found, combine(np.uint64(7), np.arange(50_000) + 2**40))

@@ -162,7 +162,7 @@ def _private_floats(
     each = (places + len(coded)) // (tokens + len(coded))
     if each:
         half = min(t.embedding_dim for t in coded) // 2
-        each = min(each, half if method.most_private is None else method.most_private)
+        each = min(each, half, half if method.most_private is None else method.most_private)
         return {t.name: (allowed[t.name], each) for t in coded} if each else {}
     counts = kept_tokens([stats.tables[t.name] for t in coded], places)
     # A table with no frequent token would only lose a dimension to the float its tokens share.

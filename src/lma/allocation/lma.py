@@ -39,13 +39,14 @@ class Lma:
         signature_share: At most this share of a serving budget goes to signatures.
         private_share: At most this share goes to private rows of the smallest tables; 0 is the
             published form.
-        private_support: Learned codes only: tokens seen less often get no floats of their own, and
-            neither they nor tokens without a signature more blocks than `hashed_share` says; what
-            a budget then has left stays unspent.
-        most_private: Learned codes only: floats of a private part at most; None: half a vector.
         hashed_share: Share of the blocks set aside for tokens without a signature; 0 lets them
             hash into all blocks, the published form.
         seed: Seed of the hash functions.
+        private_support: Learned codes only: tokens seen less often get no floats of their own, and
+            neither they nor tokens without a signature more blocks than `hashed_share` says; what
+            a budget then has left stays unspent.
+        most_private: Learned codes only: floats of a private part at most, never more than half a
+            vector; None: half.
     """
 
     name: ClassVar[str] = "lma"
@@ -54,15 +55,19 @@ class Lma:
     signature_share: float = 0.5
     private_share: float = 0.25
     hashed_share: float = 0.0
+    seed: int = 0
     private_support: int = 1
     most_private: int | None = None
-    seed: int = 0
 
     def __post_init__(self) -> None:
         if self.block_size < 1:
             raise ValueError(f"Lma.block_size must be at least 1, found {self.block_size}")
         if self.power < 1:
             raise ValueError(f"Lma.power must be at least 1, found {self.power}")
+        if self.private_support < 1:
+            raise ValueError(f"Lma.private_support must be >= 1, found {self.private_support}")
+        if self.most_private is not None and self.most_private < 0:
+            raise ValueError(f"Lma.most_private must be >= 0, found {self.most_private}")
         for name in ("signature_share", "private_share", "hashed_share"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"Lma.{name} must be in [0, 1), found {getattr(self, name)}")

@@ -107,8 +107,8 @@ def plan(
        `method.signature_share` of the budget (no limit where weights alone are counted).
     3. The rest becomes shared blocks.
 
-    Where only a budget is given, speed chooses the size of blocks (`fast_block_size`) and says how
-    to train them: `plan.gradients` (`gradient_mode`).
+    Where only a budget is given, speed chooses the size of blocks of random codes
+    (`fast_block_size`) and says how to train them: `plan.gradients` (`gradient_mode`).
 
     Args:
         budget: Bytes (`64_000_000`, "64MB"), a compression ("16x" of all seen tokens' rows of 16
@@ -126,8 +126,9 @@ def plan(
     resolved = Budget.of(budget, None, stats.num_tokens)
     if resolved is None:
         raise ValueError("plan needs a budget")
-    method = method or default_method(resolved, tables)
-    made = make_plan(resolved, stats, tables, method, signatures or SignatureConfig())
+    signatures = signatures or SignatureConfig()
+    method = method or default_method(resolved, tables, learned=signatures.kind == "learned")
+    made = make_plan(resolved, stats, tables, method, signatures)
     # The budget's floats, most of which are the memory's; signatures would move no crossover.
     floats = resolved.floats(fixed_bytes(len(tables)), made.block_size)
     read = batch_size * embedding_dim * len(tables)
@@ -137,10 +138,16 @@ def plan(
     return dataclasses.replace(made, gradients=mode)
 
 
-def default_method(budget: Budget, tables: Sequence[Table]) -> Lma:
-    """`Lma` with the block size that suits a budget and the tables' dimensions."""
+def default_method(budget: Budget, tables: Sequence[Table], *, learned: bool) -> Lma:
+    """`Lma` with the block size that suits a budget and the tables' dimensions.
+
+    Every learned code wants a chunk of its own beside private floats, whose number is not known
+    yet: their blocks are single floats.
+    """
     from lma.allocation.lma import Lma
 
+    if learned:
+        return Lma()
     floats = budget.floats(fixed_bytes(len(tables)))
     return Lma(block_size=fast_block_size(floats, [table.embedding_dim for table in tables]))
 

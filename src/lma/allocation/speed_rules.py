@@ -50,8 +50,8 @@ def gradient_mode(
 def fast_block_size(memory_floats: float, dims: Iterable[int]) -> int:
     """The block size of a memory of which only the size is known: a power of 2, 16 at most.
 
-    Every vector keeps at least four chunks, so that two tokens may share a quarter of theirs, and
-    the memory at least 1024 blocks, so that few share by accident.
+    Every vector of shared blocks alone keeps at least four chunks, so that two tokens may share a
+    quarter of theirs, and the memory at least 1024 blocks, so that few share by accident.
 
     Args:
         memory_floats: Floats of the memory.

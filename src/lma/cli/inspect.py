@@ -27,6 +27,8 @@ def inspect(
     *Likeness*: the cosine of the vectors that learned codes stand for; with random codes the
     share of equal codes. Learned codes of like tokens may differ, so there are two lists.
 
+    Ids of hashed tokens may be negative: write `--` before them.
+
     Examples:
 
         lma signatures data/movielens runs/look --set similarity=positive_context

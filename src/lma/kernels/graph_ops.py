@@ -54,11 +54,26 @@ def _sparse_grad_fake(grad: Tensor, starts: Tensor, *args: Any) -> Tensor:
 # --- the optimizer's step, its settings in a tensor -----------------------------------------
 
 
+def check_alone() -> None:
+    """`RuntimeError` where other processes train copies of the same weights."""
+    distributed = torch.distributed
+    if (
+        distributed.is_available()
+        and distributed.is_initialized()
+        and distributed.get_world_size() > 1
+    ):
+        raise RuntimeError(
+            "FusedOptimizer: every process would update its own copy before gradients are "
+            "averaged; use torch's optimizers on the memory's dense gradient"
+        )
+
+
 def _fused_step(
     weight: Tensor, state: Tensor, second: Tensor, settings: Tensor, grad: Tensor, *args: Any
 ) -> None:
     """`fused_update` as step number settings[STEPS] + 1, with Adam's rate corrected for it."""
     *touched, kind = args
+    check_alone()
     settings[STEPS] += 1
     lr, eps, first, squares, steps = settings.tolist()
     if kind == UpdateKind.ADAM:

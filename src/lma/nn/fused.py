@@ -89,7 +89,7 @@ class FusedOptimizer:
         self.memory, self.method = memory, method
         own = _EPS.get(method, 1e-10) if eps is None else eps
         # A tensor, so that a compiled step need not be compiled again when one of them changes.
-        self._settings = torch.tensor([lr, own, *betas, 0], dtype=torch.float64)
+        self._settings = torch.tensor([lr, own, *betas, 0], dtype=torch.float64, device="cpu")
         self._state, self._second = self._fresh_state(initial_accumulator_value)
         self._waiting: weakref.ref[_Ticket] | None = None
         memory.update = self.ticket
@@ -132,16 +132,7 @@ class FusedOptimizer:
         if torch.compiler.is_compiling():
             kind = int(METHODS[self.method])
             return Traced(self._state, self._second, self._settings, kind)
-        distributed = torch.distributed
-        if (
-            distributed.is_available()
-            and distributed.is_initialized()
-            and distributed.get_world_size() > 1
-        ):
-            raise RuntimeError(
-                "FusedOptimizer: every process would update its own copy before gradients are "
-                f"averaged: {_DENSE}"
-            )
+        graph_ops.check_alone()
         if self._waiting is not None and self._waiting() is not None:
             raise RuntimeError(
                 "FusedOptimizer: an earlier lookup still waits for its backward pass. Look all "

@@ -85,7 +85,12 @@ class SharedMemory(FixedBuffers):
             if resolved is not None:
                 precision = resolved.precision
             if method is None:
-                method = Lma() if resolved is None else default_method(resolved, tables)
+                learned = (
+                    any(s.kind == "learned" for s in signatures.sections) if signatures else False
+                )
+                method = (
+                    Lma() if resolved is None else default_method(resolved, tables, learned=learned)
+                )
             allocation = method.allocate(tables, resolved, signatures=signatures, stats=stats)
         elif budget is not None or compression is not None or method is not None:
             raise ValueError("give an allocation, or a method with its budget, not both")

@@ -65,6 +65,9 @@ class FingerprintIndex:
             ids: int64 [n], all different.
             load: Share of lanes to fill, at most 0.97.
 
+        Raises:
+            ValueError: An id is there twice.
+
         Memory: 11 bytes per token beside the ids while building, 6 of them in the result.
         """
         from lma.kernels.cpu.signatures_cuckoo import (
@@ -88,10 +91,15 @@ class FingerprintIndex:
         # Exact are the keys whose lookup ends in their own lane.
         lost = np.empty(keep_exact(holders, lanes, np.empty(0, np.int64)), np.int64)
         keep_exact(holders, lanes, lost)
+        found = np.asarray(lanes[lost], np.int64)
+        kept = np.where(found < 0, -1, holders[found])
+        repeated = ids[lost[kept >= 0]] == ids[kept[kept >= 0]]
         # Emptying lanes takes matches away and adds none, so exact keys stay exact.
         write_fingerprints(mix, ids, holders, fingerprints)
         keys = token_keys(mix, ids[lost]).view(np.int64)
         order = np.argsort(keys, kind="stable")
+        if repeated.any() or (keys[order][1:] == keys[order][:-1]).any():
+            raise ValueError("FingerprintIndex: ids must be all different")
         lanes[lost[order]] = len(holders) + np.arange(len(lost))
         return cls(fingerprints.reshape(buckets, LANES), keys[order], lanes)
 

@@ -335,7 +335,10 @@ class SignatureTable:
 
 
 def pack_codes(codes: np.ndarray[Any, np.dtype[Any]], code_bits: int) -> Tensor:
-    """Codes [tokens, num_codes] as the bytes of a section, uint8 [tokens * row_bytes]."""
+    """Codes [tokens, num_codes] as the bytes of a section, uint8 [tokens * row_bytes].
+
+    Where they are such bytes already, the result is the caller's own memory.
+    """
     codes = np.ascontiguousarray(codes)
     whole = codes.dtype == np.uint16 and code_bits == 16
     if codes.size and not whole and not 0 <= codes.min() <= codes.max() < 1 << code_bits:

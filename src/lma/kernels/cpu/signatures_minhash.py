@@ -284,8 +284,9 @@ def update_row_minima(
         known, entries = len(sampled[feature]), int(bags[-1] - bags[0])
         if len(multipliers) >= GROUPED_CODES and entries > known:
             begins, ends = np.empty((2, known), np.int32)
-            # A bag holds a token once, so that any bag has room.
-            room = min(entries, max(GROUP_ENTRIES, GROUP_DEPTH * known))
+            # A row is never cut in two, and tokens that are not signed have entries too.
+            longest = int(np.diff(bags).max(initial=0))
+            room = min(entries, max(GROUP_ENTRIES, GROUP_DEPTH * known, longest))
             spreads, grouped = np.empty(room + SPARE, np.uint64), np.empty(2 * room, np.uint32)
             _lower_grouped(
                 part, parts, bags, slots, rows, elements, multipliers, begins, ends, spreads,

@@ -90,7 +90,10 @@ def place_rows(
 ) -> Any:  # fmt: skip
     """`place_touches`, in the cases of `count_rows`."""
     features, move, step = numbers.shape[0], np.uint64(shift), np.uint64(unit)
-    if all_alike(numbers, rows, lead, pieces):
+    alike = all_alike(numbers, rows, lead, pieces) and width == features * pieces * unit
+    for f in range(features):
+        alike = alike and columns[f] == f * pieces * unit
+    if alike:
         # Touches follow one another in the gradient as they do here.
         for i in range(first * pieces, last * pieces):
             at = np.uint64(i)
