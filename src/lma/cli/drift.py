@@ -62,8 +62,8 @@ def drift(
         out.print(f"{freeze}: the old codes, and the new tokens' own")
         if lost:
             out.print(
-                f"At least {lost:,} signed tokens of {old} are not in {dataset} and lost their codes: "
-                "their places move. Give a dataset that holds the old rows, too."
+                f"At least {lost:,} signed tokens of {old} are not in {dataset} and "
+                "lost their codes: their places move. Give a dataset that holds the old rows, too."
             )
         else:
             out.print("no place of a trained token moves")
