@@ -103,7 +103,19 @@ def test_hashed_ids_get_codes_since_none_is_known_to_be_frequent() -> None:
     assert isinstance(choice.method, Lma)
 
 
+def test_a_small_budget_signs_more_tokens_by_narrower_codebooks() -> None:
+    """Real labels, 20 tables of 6,000 tokens: codebooks of 32 floats would take most of 14 kB."""
+    stats = stats_of(**{f"C{i}": np.arange(6000) % 60 + 1 for i in range(20)})
+    wide, narrow = (
+        Auto(similarity="context").choose(tables_of(stats), Budget(size), stats)
+        for size in (400_000, 14_000)
+    )
+    assert wide.tables[0].embedding_dim == 32
+    assert narrow.tables[0].embedding_dim == 8
+    assert narrow.method.block_size == 8  # type: ignore[union-attr]
+
+
 def test_too_small_a_budget_says_so() -> None:
     stats = stats_of(user=np.full(6000, 9))
-    with pytest.raises(BudgetError, match="300 bytes"):
-        Auto().choose(tables_of(stats), Budget(300), stats)
+    with pytest.raises(BudgetError, match="90 bytes"):
+        Auto().choose(tables_of(stats), Budget(90), stats)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -20,7 +21,9 @@ from lma.signatures.stats import LogStats, TableStats
 # Rows of 4-bit floats: the largest of these whose rows reach nearly every occurrence of a token.
 ROW_DIMS = (16, 8, 4, 2)
 COVERAGE = 0.99
-CODED_DIM = 32  # floats of a coded vector: codes share them equally, and only codebooks grow
+# Floats of a coded vector, which its codes share equally, and what they are worth beside others:
+# narrow codebooks leave a small budget bytes to sign tokens with.
+CODED_DIMS = {32: 1.0, 16: 0.98, 8: 0.95}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +63,8 @@ class CodedForm:
 _FINE = {(4, 8): 0.386, (2, 8): 0.378, (1, 8): 0.366, (2, 4): 0.351}
 _COARSE = {(1, 8): 0.27, (1, 6): 0.267, (1, 5): 0.266, (1, 4): 0.25}
 FORMS = {
-    "positive_context": CodedForm(_FINE, 1, 1.0, 32, 0.05, 1, CODED_DIM // 2),
-    "labelled_context": CodedForm(_FINE, 1, 50.0, 32, 0.05, 1, CODED_DIM // 2),
+    "positive_context": CodedForm(_FINE, 1, 1.0, 32, 0.05, 1, 16),
+    "labelled_context": CodedForm(_FINE, 1, 50.0, 32, 0.05, 1, 16),
     "context": CodedForm(_COARSE, 2000, 1.0, 64, 0.0, 5, 8),
 }
 
@@ -88,7 +91,8 @@ class Auto:
     """Own floats in 4 bits where tokens have many rows to learn them from, else learned codes.
 
     A token's own floats take no prior knowledge and need rows to be learned from; codes know from
-    the log what a token is like. Which is better turns on the rows per token.
+    the log what a token is like. Which is better turns on the rows per token, and on whether tokens
+    alike are clicked alike: `lma.nn.for_log.choose_for_log` asks the labels of training rows.
 
     Attributes:
         dense_support: Rows per token, averaged over all tokens, from which on tokens get floats of
@@ -97,6 +101,8 @@ class Auto:
             fit the log better.
         shrinkage: Rows of an average token mixed into every context vector; None: that of the
             similarity's form.
+        judged: Whether codes made without labels have to tell the clicks of held-out training rows
+            better than rows of floats do.
         seed: Seed of the hash functions.
     """
 
@@ -104,6 +110,7 @@ class Auto:
     dense_support: float = 40.0
     similarity: str | None = None
     shrinkage: float | None = None
+    judged: bool = True
     seed: int = 0
 
     def choose(self, tables: Sequence[Table], budget: Budget, stats: LogStats) -> Choice:
@@ -124,46 +131,60 @@ class Auto:
             return self._rows(tables, budget, of_tables)
         return self._codes(tables, budget, stats)
 
-    def _rows(self, tables: Sequence[Table], budget: Budget, stats: Sequence[TableStats]) -> Choice:
+    def rows(self, tables: Sequence[Table], budget: Budget) -> list[Choice]:
+        """Rows of 4-bit floats of every dimension that the budget holds, the widest first."""
         budget = dataclasses.replace(budget, precision="int4")
-        for dim in ROW_DIMS:
-            places = budget.floats(8 * (5 + len(tables)), dim) // dim - len(tables)
-            if places >= 0 and coverage(stats, kept_tokens(stats, places)) >= COVERAGE:
-                break
-        if places < 0:
+        return [
+            Choice(
+                FrequencyCutoff(dim),
+                None,
+                tuple(dataclasses.replace(table, embedding_dim=dim) for table in tables),
+                budget,
+            )
+            for dim in ROW_DIMS
+            if _places(tables, budget, dim) >= 0
+        ]
+
+    def _rows(self, tables: Sequence[Table], budget: Budget, stats: Sequence[TableStats]) -> Choice:
+        choices = self.rows(tables, budget)
+        if not choices:
             raise BudgetError(f"lma: {budget.bytes} bytes hold no row for each of the tables")
-        narrow = tuple(dataclasses.replace(table, embedding_dim=dim) for table in tables)
-        return Choice(FrequencyCutoff(dim), None, narrow, budget)
+        for choice in choices:
+            places = _places(tables, choice.budget, choice.tables[0].embedding_dim)
+            if coverage(stats, kept_tokens(stats, places)) >= COVERAGE:
+                return choice
+        return choices[-1]
 
     def _codes(self, tables: Sequence[Table], budget: Budget, stats: LogStats) -> Choice:
         budget = dataclasses.replace(budget, precision="int8")
-        wide = tuple(dataclasses.replace(table, embedding_dim=CODED_DIM) for table in tables)
-        hashed = [table.name for table in wide if table.num_embeddings is None]
+        hashed = [table.name for table in tables if table.num_embeddings is None]
         similarity = self.similarity or "positive_context"
         if similarity not in FORMS:
             raise ValueError(f"lma: similarity must be one of {list(FORMS)}, found {similarity!r}")
         form = FORMS[similarity]
         found: list[tuple[float, Choice]] = []
         error = BudgetError("lma: no codes were tried")
-        for codes in form.affordable_codes(usual_rows(stats)):
-            method, signatures = self._coded(codes, similarity, form)
+        for codes, dim in itertools.product(form.affordable_codes(usual_rows(stats)), CODED_DIMS):
+            method, signatures = self._coded(codes, dim, similarity, form)
+            wide = tuple(dataclasses.replace(table, embedding_dim=dim) for table in tables)
             try:
                 plan = make_learned_plan(budget, stats, wide, method, signatures, hashed=hashed)
             except BudgetError as none:
                 error = none
                 continue
             choice = Choice(method, signatures, wide, budget)
-            found.append((form.codes[codes] * plan_coverage(plan, stats), choice))
+            worth = form.codes[codes] * CODED_DIMS[dim]
+            found.append((worth * plan_coverage(plan, stats, dim), choice))
         if not found:
             raise error
         return max(found, key=lambda pair: pair[0])[1]
 
     def _coded(
-        self, codes: tuple[int, int], similarity: str, form: CodedForm
+        self, codes: tuple[int, int], dim: int, similarity: str, form: CodedForm
     ) -> tuple[Lma, SignatureConfig]:
         num_codes, code_bits = codes
         method = Lma(
-            block_size=CODED_DIM // num_codes,
+            block_size=dim // num_codes,
             signature_share=0.999,
             private_share=form.private_share,
             private_support=form.private_support,
@@ -183,6 +204,11 @@ class Auto:
         return method, signatures
 
 
+def _places(tables: Sequence[Table], budget: Budget, dim: int) -> int:
+    """Tokens that rows of `dim` floats reach, beside one row per table for all others."""
+    return budget.floats(8 * (5 + len(tables)), dim) // dim - len(tables)
+
+
 def usual_rows(stats: LogStats) -> int:
     """Rows in which a table has a token: the median over the tables."""
     return int(np.median([int(s.supports @ s.counts) for s in stats.tables.values()]))
@@ -199,9 +225,9 @@ def coverage(stats: Sequence[TableStats], kept: Sequence[int]) -> float:
     return covered / max(1, total)
 
 
-def plan_coverage(plan: Plan, stats: LogStats) -> float:
+def plan_coverage(plan: Plan, stats: LogStats, dim: int) -> float:
     """Share of all occurrences that belong to tokens with codes or rows of their own."""
-    kept = [t.num_private if t.private_dim == CODED_DIM else t.num_signed for t in plan.tables]
+    kept = [t.num_private if t.private_dim == dim else t.num_signed for t in plan.tables]
     return coverage([stats.tables[t.table] for t in plan.tables], kept)
 
 

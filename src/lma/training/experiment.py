@@ -22,7 +22,7 @@ from lma.allocation.lma import Lma
 from lma.allocation.tables import FLOAT_BYTES, REFERENCE_DIM
 from lma.models import DLRM, GMF
 from lma.nn import EmbeddingBagCollection
-from lma.nn.for_log import similarity_of
+from lma.nn.for_log import choose_for_log
 from lma.results import RunResult, cell_id
 from lma.signatures import LogStats, SignatureConfig, SignatureTable, fit_signatures
 from lma.training.config import ConfigError, ModelConfig, RunConfig, to_dict
@@ -111,19 +111,21 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM 
                 f"method {config.method.name!r} fits its own signatures; name the method that "
                 "these were fitted for, such as lma-learned"
             )
-        if method.similarity is None:
-            method = dataclasses.replace(method, similarity=similarity_of(dataset))
-        choice = method.choose(_tables(dataset, dim), budget, shelf.stats)
-        method, signature_config, budget = choice.method, choice.signatures, choice.budget
-        dim = choice.tables[0].embedding_dim
-    tables = _tables(dataset, dim)
-    learned = spec.signatures is not None and spec.signatures.kind == "learned"
-    bits_open = learned and "code_bits" not in config.method.settings
-    if bits_open and signature_config and budget and isinstance(method, Lma):
-        signature_config = affordable_code_bits(
-            budget, shelf.stats, tables, method, signature_config
+        choice, allocation = choose_for_log(
+            dataset, method, _tables(dataset, dim), budget, shelf.stats, shelf.get
         )
-    allocation = fitted_allocation(method, signature_config, tables, budget, shelf.stats, shelf.get)
+        budget, dim = choice.budget, choice.tables[0].embedding_dim
+    else:
+        tables = _tables(dataset, dim)
+        learned = spec.signatures is not None and spec.signatures.kind == "learned"
+        bits_open = learned and "code_bits" not in config.method.settings
+        if bits_open and signature_config and budget and isinstance(method, Lma):
+            signature_config = affordable_code_bits(
+                budget, shelf.stats, tables, method, signature_config
+            )
+        allocation = fitted_allocation(
+            method, signature_config, tables, budget, shelf.stats, shelf.get
+        )
     torch.manual_seed(config.seed)
     embeddings = EmbeddingBagCollection.for_schema(
         dataset.schema,
