@@ -115,9 +115,9 @@ class _Evidence:
         """Group by every code, int64 [entries, codes]; tokens without codes have one in common."""
         if self.codes is None:
             return np.zeros((len(ids), 1), np.int64)
-        codes = self.codes.codes_of(self.table, torch.from_numpy(ids)).numpy() + 1
+        codes: I64 = self.codes.codes_of(self.table, torch.from_numpy(ids)).numpy() + 1
         size = self.of_groups.shape[1] // codes.shape[1]
-        return codes + size * np.arange(codes.shape[1])
+        return np.asarray(codes + size * np.arange(codes.shape[1]))
 
     def add(self, ids: I64, labels: F64) -> None:
         """Count entries and the labels of their rows."""
