@@ -103,6 +103,8 @@ class Auto:
             similarity's form.
         judged: Whether codes made without labels have to tell the clicks of held-out training rows
             better than rows of floats do.
+        permuted: A control: codes are dealt out at random among each table's tokens, everything
+            else stays as it is; what they then lose, similarity had given.
         seed: Seed of the hash functions.
     """
 
@@ -111,6 +113,7 @@ class Auto:
     similarity: str | None = None
     shrinkage: float | None = None
     judged: bool = True
+    permuted: bool = False
     seed: int = 0
 
     def choose(self, tables: Sequence[Table], budget: Budget, stats: LogStats) -> Choice:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import roc_auc_score
 
 from lma.allocation.base import Allocation
 from lma.allocation.frequency_cutoff import FrequencyCutoffAllocation
@@ -44,6 +43,9 @@ def judge(log: Any, layouts: Sequence[Allocation]) -> list[float]:
     Returns:
         AUC of each; 0.5 throughout where the held-out rows are all clicked, or none is.
     """
+    # Here, so that importing lma does not load scikit-learn.
+    from sklearn.metrics import roc_auc_score
+
     features = len(log.schema.features)
     evidence = [[_Evidence(layout, f) for f in range(features)] for layout in layouts]
     stride = max(STRIDE, log.num_rows("train") // MOST_HELD)

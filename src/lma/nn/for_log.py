@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lma.allocation import Allocation, Auto, Budget, Table
@@ -12,7 +12,7 @@ from lma.allocation.fitted import Fit, fitted_allocation
 from lma.allocation.judgement import judge
 from lma.allocation.tables import REFERENCE_DIM
 from lma.nn.collection import EmbeddingBagCollection
-from lma.signatures import LogStats, fit_signatures
+from lma.signatures import LogStats, SignatureConfig, SignatureTable, fit_signatures
 
 # Formats of `lma prepare` whose negatives are sampled: there labels say nothing of a token.
 FORMATS_OF_POSITIVES = ("frappe", "interactions")
@@ -76,11 +76,20 @@ def choose_for_log(
     if method.similarity is None:
         method = dataclasses.replace(method, similarity=similarity_of(log))
     choice = method.choose(tables, budget, stats)
+
+    def made(config: SignatureConfig, signed: Mapping[str, int] | None) -> SignatureTable:
+        table = fit(config, signed)
+        return table.permuted(method.seed) if method.permuted else table
+
     allocation = fitted_allocation(
-        choice.method, choice.signatures, choice.tables, choice.budget, stats, fit
+        choice.method, choice.signatures, choice.tables, choice.budget, stats, made
     )
     coded = choice.signatures is not None and choice.signatures.similarity == "context"
-    if not (coded and method.judged) or any(table.num_embeddings is None for table in tables):
+    if (
+        not (coded and method.judged)
+        or method.permuted
+        or any(table.num_embeddings is None for table in tables)
+    ):
         return choice, allocation
     others = method.rows(tables, budget)
     layouts = [c.method.allocate(c.tables, c.budget, stats=stats) for c in others]

@@ -70,6 +70,7 @@ _PUBLISHED = Lma(block_size=1, power=2, private_share=0.0)
 
 METHODS: dict[str, MethodSpec] = {
     "lma": MethodSpec("lma", Auto()),
+    "lma-permuted": MethodSpec("lma, codes permuted", Auto(permuted=True)),
     "full": MethodSpec("full", Full(), takes_budget=False),
     "hashing-trick": MethodSpec("hashing trick", HashingTrick()),
     "hashing-trick-all": MethodSpec("hashing trick, all tables", HashingTrick(per_table=False)),
