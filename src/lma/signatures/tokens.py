@@ -40,6 +40,9 @@ class Tokens(ABC):
         Written into `out` where that is given.
         """
 
+    def rest(self) -> None:
+        """Give up memory that the next `locate` makes anew."""
+
     @abstractmethod
     def count(self, values: I64, slots: I64) -> None:
         """Add one to the support of every token."""
@@ -160,6 +163,8 @@ class KeyedTokens(Tokens):
         from lma.kernels.cpu.signatures_map import find, insert
 
         slots = np.empty(len(values), np.int64) if out is None else out
+        if not len(self._table):
+            self._rebuild()
         if not (self.grows and grow):
             find(values, self._table, self._ids, slots)
             return slots
@@ -169,6 +174,10 @@ class KeyedTokens(Tokens):
             if done == len(values):
                 return slots
             self._make_room()
+
+    def rest(self) -> None:
+        """Give up the hash table: 5 to 11 bytes per token."""
+        self._table = np.empty(0, np.int32)
 
     def _make_room(self) -> None:
         if self._known >= MOST_TOKENS:
