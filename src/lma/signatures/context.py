@@ -278,7 +278,8 @@ class ContextCodeBuilder:
             self._spaces = self._state.spaces()
             for tokens in self.tokens.values():
                 tokens.rest()  # only `encode` looks ids up again
-            return give_back_freed()
+            give_back_freed()
+            return
         else:
             self._state.sharpen()
         labelled = self._similarity_of_pass == "labelled_context"

@@ -40,6 +40,7 @@ class Tokens(ABC):
         Written into `out` where that is given.
         """
 
+    @abstractmethod
     def rest(self) -> None:
         """Give up memory that the next `locate` makes anew."""
 
@@ -97,6 +98,9 @@ class RankedTokens(Tokens):
         slots = np.empty(len(values), np.int64) if out is None else out
         ranked_slots(values, self._slots, slots)
         return slots
+
+    def rest(self) -> None:
+        """There is none."""
 
     def count(self, values: I64, slots: I64) -> None:
         """Support of all ids, signed or not."""
