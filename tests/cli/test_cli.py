@@ -346,16 +346,23 @@ def test_list_version_and_help(capsys):
 
 def test_tokens_by_name_part_or_number():
     titles = ["Toy Story 2", "Toy Story", "A Bug's Life"]
-    assert find_token("toy story", titles) == 1
-    assert find_token("toy", titles) == 0
-    assert find_token("life", titles) == 2
-    assert find_token("1", titles) == 1
-    assert find_token("7", None) == 7
-    assert find_token("-7", None) == -7
-    # Hashed ids: raw values are hashed.
-    assert find_token("C1", None) == to_signed(hash_string("C1"))
+    for text, number in (("toy story", 1), ("toy", 0), ("life", 2), ("1", 1)):
+        assert find_token(text, titles, lambda _: True) == number
     with pytest.raises(ValueError, match="no token is called 'zz'"):
-        find_token("zz", titles)
+        find_token("zz", titles, lambda _: True)
+
+
+def test_hashed_tokens_by_raw_value_or_id():
+    """A raw value of digits alone was taken for an id."""
+    c1, digits = (to_signed(hash_string(text)) for text in ("C1", "123"))
+    assert find_token("C1", None, {c1}.__contains__) == c1
+    assert find_token("123", None, {digits, 123}.__contains__) == digits
+    assert find_token("123", None, {123}.__contains__) == 123
+    assert find_token("-123", None, {-123}.__contains__) == -123
+    # Nobody: an error will follow, about what the log would call it.
+    assert find_token("123", None, set().__contains__) == digits
+    too_large = str(1 << 63)
+    assert find_token(too_large, None, set().__contains__) == to_signed(hash_string(too_large))
 
 
 def test_it_is_installed():

@@ -78,6 +78,22 @@ def test_touched_blocks_equal_the_reference(data: st.DataObject) -> None:
     check_sparse(case, data.draw(st.integers(0, 4)), data.draw(st.booleans()), seed)
 
 
+def test_features_may_lie_in_any_order_in_the_output() -> None:
+    """Equal features whose columns are permuted must not pass for a gradient read in order."""
+    case = make_case(0, [(Kind.UNSIGNED, "prefix")] * 3, [16] * 3, [0] * 3, 4)
+    rule, ids, numbers, columns, *rest = arguments(case, 40, bags=False)
+    weight, grad = case.weight().requires_grad_(), torch.randn(40, 48)
+    in_order = lookup_touched(weight, rule, ids, numbers, columns, *rest)
+    permuted = lookup_touched(weight, rule, ids, numbers, torch.tensor([32, 0, 16, 48]), *rest)
+    turned = torch.cat([permuted[:, 32:], permuted[:, :32]], 1)
+    assert torch.equal(turned, in_order)
+    # The same numbers for the same features, wherever they lie.
+    (found,) = torch.autograd.grad(permuted, weight, torch.cat([grad[:, 16:], grad[:, :16]], 1))
+    (wanted,) = torch.autograd.grad(in_order, weight, grad)
+    assert torch.equal(found.indices(), wanted.indices())
+    torch.testing.assert_close(found.values(), wanted.values())
+
+
 @pytest.mark.parametrize("privates", [[0, 0, 0], [0, 4, 16]], ids=["alike", "private parts"])
 @pytest.mark.parametrize("bags", [False, True], ids=["one id", "bags"])
 @pytest.mark.parametrize("threads", [1, 2, 7])

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lma.signatures.quantise import Codebooks, split_dimensions
+from lma.signatures import SignatureConfig
+from lma.signatures import quantise as quantise_module
+from lma.signatures.quantise import (
+    NEAREST_BLOCK,
+    Codebooks,
+    nearest,
+    second_moments,
+    split_dimensions,
+)
 
 
 def vectors(seed=0, count=3000, dim=6):
@@ -61,3 +69,33 @@ def test_dimensions_are_dealt_out_evenly():
     assert [len(part) for part in split_dimensions(np.ones(7), 3)] == [3, 2, 2]
     with pytest.raises(ValueError, match="num_codes must be 1 to dim"):
         split_dimensions(np.ones(2), 3)
+
+
+def test_nearest_of_more_vectors_than_are_compared_at_a_time():
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((2 * NEAREST_BLOCK + 5, 3)).astype(np.float32)
+    centroids = rng.standard_normal((7, 3)).astype(np.float32)
+    squares = ((vectors[:, None].astype(np.float64) - centroids) ** 2).sum(2)
+    assert np.array_equal(nearest(vectors, centroids), squares.argmin(1))
+
+
+def test_second_moments_a_few_columns_at_a_time():
+    rng = np.random.default_rng(0)
+    vectors, weights = rng.standard_normal((50, 19)).astype(np.float32), rng.random(50)
+    wanted = weights @ (vectors.astype(np.float64) ** 2) / weights.sum()
+    np.testing.assert_allclose(second_moments(vectors, weights), wanted, rtol=1e-6)
+
+
+def test_codebooks_of_a_sample_are_of_the_vectors(monkeypatch):
+    """More vectors than k-means sees, in blocks: all of them are coded as well as the sample."""
+    monkeypatch.setattr(quantise_module, "SAMPLE", 500)
+    monkeypatch.setattr(quantise_module, "COUNT_BLOCK", 300)
+    rng = np.random.default_rng(0)
+    kinds = 10 * rng.standard_normal((4, 8)).astype(np.float32)
+    vectors = kinds[rng.integers(0, 4, 1000)]
+    config = SignatureConfig("context", kind="learned", num_codes=2, code_bits=2, dim=8)
+    books, codes, lost = quantise_module.quantise(
+        lambda block: (vectors[block], np.ones(len(vectors[block]))), 1000, config
+    )
+    np.testing.assert_allclose(books.decode(codes), vectors, rtol=1e-5)
+    assert lost < 1e-9

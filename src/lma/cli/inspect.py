@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,8 @@ def inspect(
     *Likeness*: the cosine of the vectors that learned codes stand for; with random codes the
     share of equal codes. Learned codes of like tokens may differ, so there are two lists.
 
-    Ids of hashed tokens may be negative: write `--` before them.
+    Where ids are hashed, TOKEN is a raw value of the log if that has a signature, else an id.
+    Ids may be negative: write `--` before them.
 
     Examples:
 
@@ -35,6 +36,8 @@ def inspect(
 
         lma inspect runs/look data/movielens "Toy Story" --table movie
     """
+    import torch
+
     from lma.cli.token_ids import ids_of_rows
     from lma.data import Dataset
     from lma.signatures import SignatureTable
@@ -42,7 +45,7 @@ def inspect(
     data, fitted = Dataset.open(dataset), SignatureTable.load(signatures)
     titles, section = data.titles(table), fitted.section(table)
     among = ids_of_rows(data, [table])[table] if section.index != "prefix" else None
-    number = find_token(token, titles)
+    number = find_token(token, titles, lambda n: bool(fitted.find(table, torch.tensor([n])) >= 0))
     ids, equal, alike = compare(fitted, table, number, among)
     shared = equal if section.kind == "learned" else equal**power
     # Sorted by likeness first, which decides among tokens that share as much.
@@ -88,23 +91,33 @@ def show(title: str, rows: Iterable[tuple[int, float, float, float]], titles: An
     out.print(shown)
 
 
-def find_token(text: str, titles: list[str] | None) -> int:
+def find_token(text: str, titles: list[str] | None, signed: Callable[[int], bool]) -> int:
     """The id of a token by name, by the beginning or a part of it, or by number.
 
-    Without titles, where ids are hashed, any other text is hashed as raw values are.
+    Without titles, where ids are hashed, the text is hashed as raw values are, whatever they look
+    like; a number is an id only where no signed token has that raw value.
+
+    Args:
+        text: What the user wrote.
+        titles: Names in id order; None where ids are hashed.
+        signed: Whether an id has a signature (an unsigned one may be mistaken, as in lookups).
     """
-    names = [title.casefold() for title in titles or ()]
+    is_number = text.removeprefix("-").isdecimal()
+    if titles is None:
+        from lma.hashing import hash_string, to_signed
+
+        hashed = to_signed(hash_string(text))
+        if signed(hashed) or not is_number or not -(1 << 63) <= int(text) < 1 << 63:
+            return hashed
+        return int(text) if signed(int(text)) else hashed
     wanted = text.casefold()
+    names = [title.casefold() for title in titles]
     for fits in (str.__eq__, str.startswith, str.__contains__):
         for number, name in enumerate(names):
             if fits(name, wanted):
                 return number
-    if text.removeprefix("-").isdigit() and (titles is None or 0 <= int(text) < len(titles)):
+    if is_number and 0 <= int(text) < len(titles):
         return int(text)
-    if titles is None:
-        from lma.hashing import hash_string, to_signed
-
-        return to_signed(hash_string(text))
     raise ValueError(f"no token is called {text!r}")
 
 

@@ -26,7 +26,7 @@ from lma.hashing import HASH_VERSION, table_salt
 from lma.signatures.config import SignatureConfig
 from lma.signatures.context_count import ContextCount
 from lma.signatures.context_space import Space
-from lma.signatures.context_start import start
+from lma.signatures.context_start import give_back_freed, start
 from lma.signatures.context_state import ContextState
 from lma.signatures.fingerprints import FingerprintIndex
 from lma.signatures.new_tokens import sums_of_tokens
@@ -276,6 +276,9 @@ class ContextCodeBuilder:
             self._state = start(self.config, self.tokens, self._count, self.num_signed)
         elif self.passes_done == self.num_passes:
             self._spaces = self._state.spaces()
+            for tokens in self.tokens.values():
+                tokens.rest()  # only `encode` looks ids up again
+            give_back_freed()
             return
         else:
             self._state.sharpen()

@@ -22,7 +22,7 @@ F64 = npt.NDArray[np.float64]
 Sums: TypeAlias = F32 | ContextSums
 
 STREAM_SIGN = (1 << 20) + 3  # streams of the hash family for the random signs, 64 per stream
-BLOCK = 65_536  # tokens worked on at a time
+BLOCK = 16_384  # tokens worked on at a time: as float64 of 32 dimensions, 4 MB an array
 # Directions whose variance is below this share of the largest are noise of float32 sums.
 SMALLEST = 1e-6
 

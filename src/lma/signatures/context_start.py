@@ -128,4 +128,4 @@ def converge(state: ContextState, rows: SampledSlots, longest: int) -> None:
         last = energy if iteration else 0.0
 
 
-__all__ = ["start"]
+__all__ = ["give_back_freed", "start"]

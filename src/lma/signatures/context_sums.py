@@ -18,7 +18,7 @@ Rows: TypeAlias = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 # Tokens of more rows add up in 64 bits: in 32 bits their rows would be rounded too coarsely.
 HEAVY_ROWS = 1 << 16
-BLOCK = 1 << 16  # tokens worked on at a time
+BLOCK = 1 << 14  # tokens worked on at a time
 
 
 @dataclasses.dataclass

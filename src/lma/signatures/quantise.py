@@ -19,7 +19,8 @@ I64 = npt.NDArray[np.int64]
 SAMPLE = 65_536  # vectors that k-means sees; more change the centroids by less than its start does
 ITERATIONS = 25
 BLOCK = 8192  # vectors encoded at a time
-COUNT_BLOCK = 1 << 16  # vectors made at a time
+NEAREST_BLOCK = 2048  # vectors held against 256 centroids at a time: 2 MB, which stay in cache
+COUNT_BLOCK = 1 << 14  # vectors made at a time; there are five arrays of as many meanwhile
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +68,9 @@ class Codebooks:
         if residual:
             dims = [np.arange(dim)] * num_codes
         else:
-            dims = split_dimensions(np.average(vectors**2, axis=0, weights=weights), num_codes)
+            dims = split_dimensions(second_moments(vectors, weights), num_codes)
         centroids = []
-        left = vectors.copy()
+        left = vectors.copy() if residual else vectors
         with threadpool_limits(1):
             for code in range(num_codes):
                 part = np.ascontiguousarray(left[:, dims[code]])
@@ -103,6 +104,15 @@ class Codebooks:
         for code, (centroids, dims) in enumerate(zip(self.centroids, self.dims, strict=True)):
             out[:, dims] += centroids[codes[:, code]]
         return out
+
+
+def second_moments(vectors: F32, weights: F64) -> F64:
+    """Weighted mean of the squares of every column, a few columns at a time: [dim]."""
+    parts = [
+        np.average(vectors[:, d : d + 8] ** 2, axis=0, weights=weights)
+        for d in range(0, vectors.shape[1], 8)
+    ]
+    return np.concatenate(parts)
 
 
 def split_dimensions(variances: npt.NDArray[np.floating], parts: int) -> list[I64]:
@@ -142,7 +152,13 @@ def kmeans(vectors: F32, weights: F64, count: int, seed: int) -> F32:
 def nearest(vectors: F32, centroids: F32) -> I64:
     """Number of the nearest centroid: argmin of |c|^2 - 2 x.c."""
     lengths = np.einsum("cd,cd->c", centroids, centroids)
-    return np.asarray((lengths - 2 * (vectors @ centroids.T)).argmin(1))
+    out = np.empty(len(vectors), np.int64)
+    for start in range(0, len(vectors), NEAREST_BLOCK):
+        block = slice(start, start + NEAREST_BLOCK)
+        found = vectors[block] @ centroids.T
+        found *= 2
+        out[block] = np.subtract(lengths, found, out=found).argmin(1)
+    return out
 
 
 def quantise(
@@ -156,24 +172,11 @@ def quantise(
         config: How many codes of how many bits, which quantiser, which seed.
 
     Returns:
-        Codebooks, fitted on a sample; codes, uint8 or uint16
-        [count, num_codes]; weighted share of the
-        vectors' energy that the codes lose, 0 to 1.
+        Codebooks, fitted on a sample; codes, uint8 or uint16 [count, num_codes]; weighted share
+        of the vectors' energy that the codes lose, 0 to 1.
     """
     blocks = [slice(a, min(a + COUNT_BLOCK, count)) for a in range(0, count, COUNT_BLOCK)]
-    drawn = np.arange(count)
-    if count > SAMPLE:
-        rng = np.random.default_rng(config.seed)
-        drawn = np.sort(rng.choice(count, SAMPLE, replace=False))
-    parts = []
-    for block in blocks:
-        mine = drawn[np.searchsorted(drawn, block.start) : np.searchsorted(drawn, block.stop)]
-        parts.append([array[mine - block.start] for array in vectors(block)])
-    books = Codebooks.fit(
-        np.concatenate([found for found, _ in parts]),
-        np.concatenate([weights for _, weights in parts]),
-        config.num_codes, config.code_bits, config.quantiser, config.seed,
-    )  # fmt: skip
+    books = _fit_sample(vectors, blocks, config)
     codes = np.empty((count, config.num_codes), np.uint8 if config.code_bits <= 8 else np.uint16)
     lost = energy = 0.0
     for block in blocks:
@@ -183,6 +186,28 @@ def quantise(
         lost += float(weights @ (left**2).sum(1))
         energy += float(weights @ (found**2).sum(1))
     return books, codes, lost / max(energy, 1e-30)
+
+
+def _fit_sample(
+    vectors: Callable[[slice], tuple[F32, F64]], blocks: list[slice], config: SignatureConfig
+) -> Codebooks:
+    """Codebooks of at most `SAMPLE` of the vectors."""
+    count = blocks[-1].stop
+    if count > SAMPLE:
+        rng = np.random.default_rng(config.seed)
+        # Unshuffled, so that no array of all tokens is made of them where they are many.
+        drawn = np.sort(rng.choice(count, SAMPLE, replace=False, shuffle=False))
+    else:
+        drawn = np.arange(count)
+    sample, weights = np.empty((len(drawn), config.dim), np.float32), np.empty(len(drawn))
+    for block in blocks:
+        into = slice(*np.searchsorted(drawn, (block.start, block.stop)))
+        found, weight = vectors(block)
+        sample[into] = found[drawn[into] - block.start]
+        weights[into] = weight[drawn[into] - block.start]
+    return Codebooks.fit(
+        sample, weights, config.num_codes, config.code_bits, config.quantiser, config.seed
+    )
 
 
 __all__ = ["Codebooks", "kmeans", "nearest", "quantise", "split_dimensions"]

@@ -41,6 +41,10 @@ class Tokens(ABC):
         """
 
     @abstractmethod
+    def rest(self) -> None:
+        """Give up memory that the next `locate` makes anew."""
+
+    @abstractmethod
     def count(self, values: I64, slots: I64) -> None:
         """Add one to the support of every token."""
 
@@ -94,6 +98,9 @@ class RankedTokens(Tokens):
         slots = np.empty(len(values), np.int64) if out is None else out
         ranked_slots(values, self._slots, slots)
         return slots
+
+    def rest(self) -> None:
+        """There is none."""
 
     def count(self, values: I64, slots: I64) -> None:
         """Support of all ids, signed or not."""
@@ -160,6 +167,8 @@ class KeyedTokens(Tokens):
         from lma.kernels.cpu.signatures_map import find, insert
 
         slots = np.empty(len(values), np.int64) if out is None else out
+        if not len(self._table):
+            self._rebuild()
         if not (self.grows and grow):
             find(values, self._table, self._ids, slots)
             return slots
@@ -169,6 +178,10 @@ class KeyedTokens(Tokens):
             if done == len(values):
                 return slots
             self._make_room()
+
+    def rest(self) -> None:
+        """Give up the hash table: 5 to 11 bytes per token."""
+        self._table = np.empty(0, np.int32)
 
     def _make_room(self) -> None:
         if self._known >= MOST_TOKENS:
