@@ -55,6 +55,13 @@ def add_4(factor: Any, source: Any, s: Any, target: Any, t: Any) -> Any:
 
 
 @inlined
+def add_8(source: Any, s: Any, target: Any, t: Any) -> Any:
+    """target[t + i] += source[s + i] for eight floats."""
+    add_4(np.float32(1), source, s, target, t)
+    add_4(np.float32(1), source, s + _4, target, t + _4)
+
+
+@inlined
 def copy_inside(source: Any, s: Any, count: Any, target: Any, t: Any) -> Any:
     """target[t + i] = source[s + i] for i < count; s and t are uint64."""
     if count == 4:
