@@ -48,7 +48,7 @@ def test_merged_gradients_are_the_reference_s(
     case = many_blocks(privates)
     # More rows than a shard has, the last one not full.
     rows = merge_kernel.SHARD_ROWS * 2 + 63
-    ids = one_hot_ids(case, rows, torch.Generator().manual_seed(0)).view(rows, -1)
+    ids = one_hot_ids(case, rows, torch.Generator().manual_seed(0)).view(rows, len(case.dims))
     if distinct is not None:
         ids = ids[torch.arange(rows) % distinct]
     ids = ids.reshape(-1).contiguous()

@@ -16,12 +16,12 @@ import numpy as np
 from lma.kernels.cpu.address_kernel import CHUNKS, DIM, PRIVATE_UNITS
 from lma.kernels.cpu.mix import inlined, kernel
 from lma.kernels.cpu.prefetch import prefetch
-from lma.kernels.cpu.runs import add_8, copy_8
+from lma.kernels.cpu.runs import add_vector, copy_vector
 from lma.kernels.cpu.touch_kernel import put_touch
 
 SHARD_ROWS = 2048
 SLOTS = 2 * SHARD_ROWS  # of a shard's hash table: at most half full
-_STEP, _EIGHT, _ONE = np.uint64(0x9E3779B97F4A7C15), np.uint64(8), np.uint64(1)
+_STEP, _ONE = np.uint64(0x9E3779B97F4A7C15), np.uint64(1)
 _TOP = np.uint64(64 - 12)  # the bits of a hash that number `SLOTS` slots
 _MASK = np.uint64(SLOTS - 1)
 _AHEAD = 8  # rows whose gradients are asked for early
@@ -46,28 +46,6 @@ def same_row(a: Any, at: Any, b: Any, other: Any, pieces: Any) -> Any:
     for j in range(pieces):
         differ |= np.uint64(a[at + np.uint64(j)]) ^ np.uint64(b[other + np.uint64(j)])
     return differ == np.uint64(0)
-
-
-@inlined
-def copy_vector(source: Any, s: Any, count: Any, target: Any, t: Any) -> Any:
-    """target[t + i] = source[s + i] for i < count."""
-    for _ in range(count >> 3):
-        copy_8(source, s, target, t)
-        s += _EIGHT
-        t += _EIGHT
-    for i in range(count & 7):
-        target[t + np.uint64(i)] = source[s + np.uint64(i)]
-
-
-@inlined
-def add_vector(source: Any, s: Any, count: Any, target: Any, t: Any) -> Any:
-    """target[t + i] += source[s + i] for i < count."""
-    for _ in range(count >> 3):
-        add_8(source, s, target, t)
-        s += _EIGHT
-        t += _EIGHT
-    for i in range(count & 7):
-        target[t + np.uint64(i)] += source[s + np.uint64(i)]
 
 
 @kernel

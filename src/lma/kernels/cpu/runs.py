@@ -77,6 +77,28 @@ def copy_inside(source: Any, s: Any, count: Any, target: Any, t: Any) -> Any:
 
 
 @inlined
+def copy_vector(source: Any, s: Any, count: Any, target: Any, t: Any) -> Any:
+    """target[t + i] = source[s + i] for i < count."""
+    for _ in range(count >> 3):
+        copy_8(source, s, target, t)
+        s += _8
+        t += _8
+    for i in range(count & 7):
+        target[t + np.uint64(i)] = source[s + np.uint64(i)]
+
+
+@inlined
+def add_vector(source: Any, s: Any, count: Any, target: Any, t: Any) -> Any:
+    """target[t + i] += source[s + i] for i < count."""
+    for _ in range(count >> 3):
+        add_8(source, s, target, t)
+        s += _8
+        t += _8
+    for i in range(count & 7):
+        target[t + np.uint64(i)] += source[s + np.uint64(i)]
+
+
+@inlined
 def copy_run(source: Any, start: Any, count: Any, target: Any, place: Any) -> Any:
     """target[place + i] = source[(start + i) % len(source)] for i < count."""
     s, t = np.uint64(start), np.uint64(place)

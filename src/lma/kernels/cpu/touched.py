@@ -37,7 +37,7 @@ GRAIN = 4096  # touches below which a second thread costs more than it gives
 # places where touches are written to stay there too; at least so many that threads share them.
 BUCKET_BITS, LEAST_BUCKET_BITS = 12, 6
 FEWEST_BUCKETS_BITS, MOST_BUCKETS_BITS = 6, 9
-MERGED_CHUNKS = 8  # of an entry, from which merging entries saves more than it takes
+MERGED_CHUNKS = 12  # of an entry, from which merging entries saves more than it takes
 
 Pass = Callable[..., None]  # over a piece of the entries: (own counts or cursors, ..., first, last)
 
