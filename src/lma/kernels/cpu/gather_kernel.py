@@ -65,21 +65,13 @@ def copy_tile(
         own = np.uint64(columns[np.uint64(f)])
         wide = np.uint64(width), twins, np.uint64(s - first), own
         if whole and chunk == 1:
-            copy_chunks(
-                weight, starts, row, step, count, *fixed, 1, 1, out, place, *wide
-            )
+            copy_chunks(weight, starts, row, step, count, *fixed, 1, 1, out, place, *wide)
         elif whole and chunk == 4:
-            copy_chunks(
-                weight, starts, row, step, count, *fixed, 4, 4, out, place, *wide
-            )
+            copy_chunks(weight, starts, row, step, count, *fixed, 4, 4, out, place, *wide)
         elif whole and chunk == 8:
-            copy_chunks(
-                weight, starts, row, step, count, *fixed, 8, 8, out, place, *wide
-            )
+            copy_chunks(weight, starts, row, step, count, *fixed, 8, 8, out, place, *wide)
         elif whole and chunk == 16:
-            copy_chunks(
-                weight, starts, row, step, count, *fixed, 16, 16, out, place, *wide
-            )
+            copy_chunks(weight, starts, row, step, count, *fixed, 16, 16, out, place, *wide)
         else:
             for i in range(count):
                 target, stop = begin + i * width, begin + i * width + dim

@@ -19,7 +19,7 @@ from lma.kernels.reference import lookup as reference
 GRAIN = 4096  # floats below which a second thread costs more than it gives
 MAX_SHARDS = 8
 TWIN_CHUNKS = 8  # of an entry, from which copying a vector is cheaper than computing it
-NO_MEMORY = np.empty(0, np.int64), NO_ROWS
+NO_MEMORY: tuple[Any, Any] = np.empty(0, np.int64), NO_ROWS
 
 
 def starts(
@@ -111,9 +111,9 @@ def lookup(
 
     def run(first: int, last: int) -> None:
         places = target if keep else np.empty((tile, pieces), np.int32)
-        memo = memory_of(features) if twinned else NO_MEMORY
+        tokens, seen = memory_of(features) if twinned else NO_MEMORY
         twins = np.empty(tile if twinned else 0, np.int32)
-        lookup_range(*before, places, flat, width, keep, tile, *memo, twins, first, last)
+        lookup_range(*before, places, flat, width, keep, tile, tokens, seen, twins, first, last)
 
     run_pieces(run, slots, num_pieces(out.numel() + len(ids) * pieces, GRAIN))
     return out, kept

@@ -83,8 +83,7 @@ def fill_buckets(
     weighted = factors is not None or (offsets is not None and bool(modes.any()))
     sizes = unit, lead, shift
     flat, width = array(grad).reshape(-1), grad.shape[1]
-    bounds = [entries * i // pieces for i in range(pieces + 1)]
-    cuts = list(itertools.pairwise(bounds))
+    cuts = list(itertools.pairwise(entries * i // pieces for i in range(pieces + 1)))
     if offsets is None and not weighted and not ragged and chunk == unit:
         if starts.shape[1] - lead >= MERGED_CHUNKS:
             merged = _merge(flat, width, starts, numbers, columns, rows)
@@ -156,7 +155,7 @@ def _merge(
             f = begin // max(1, each)
             inside = min(batch, (begin - f * each) * SHARD_ROWS)
             row = f * batch + inside
-            cursor = int(dims[:f].sum()) * batch + inside * int(dims[f])
+            cursor = int(dims[:f].sum()) * batch + (inside * int(dims[f]) if inside else 0)
             left = merge_rows(
                 *read, batch, np.empty(SLOTS, np.int32), *merged[:4], row, cursor, begin, end
             )
@@ -176,9 +175,7 @@ def _merged_passes(
         count_merged(*read, rows, lead, shift, counts, first, last)
 
     def place(cursors: Any, touches: Any, _: Any, __: Any, first: int, last: int) -> None:
-        place_merged(
-            *read, merged.sources, rows, unit, lead, shift, cursors, touches, first, last
-        )
+        place_merged(*read, merged.sources, rows, unit, lead, shift, cursors, touches, first, last)
 
     return count, place
 
