@@ -1,5 +1,8 @@
 """Modules compile to one graph: signatures, bags, weights, padding, max, touched blocks only."""
 
+import os
+import shutil
+
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
@@ -27,10 +30,12 @@ def arguments(name: str) -> dict[str, object]:
     return given
 
 
-def same_when_compiled(module: torch.nn.Module, memory: lma.SharedMemory, *inputs: object) -> None:
+def same_when_compiled(
+    module: torch.nn.Module, memory: lma.SharedMemory, *inputs: object, backend: str = "aot_eager"
+) -> None:
     """Values and the memory's gradient, compiled with no graph break and not."""
     torch._dynamo.reset()
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(module, fullgraph=True, backend=backend)
     found = []
     for function in (module, compiled):
         memory.weight.grad = None
@@ -75,6 +80,20 @@ def test_a_whole_model() -> None:
     same_when_compiled(model, model.embeddings.memory, torch.randn(3, 3), ONE_HOT)
 
 
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="Inductor needs a C++ compiler"
+)
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_a_whole_model_by_inductor() -> None:
+    tables = [lma.EmbeddingBagConfig(50, 8, "a"), lma.EmbeddingBagConfig(30, 8, "b")]
+    model = lma.models.DLRM(lma.EmbeddingBagCollection(tables, **arguments("lma")), 3)
+    inputs = torch.randn(3, 3), ONE_HOT
+    same_when_compiled(model, model.embeddings.memory, *inputs, backend="inductor")
+
+
 def pair(**given: object) -> lma.EmbeddingBagCollection:
     torch.manual_seed(0)
     tables = [lma.EmbeddingBagConfig(50, 8, "a"), lma.EmbeddingBagConfig(30, 8, "b")]
@@ -106,6 +125,21 @@ def test_updates_in_the_backward_pass(method: str) -> None:
     assert model.memory.weight.grad is None
     assert [o.steps for o in optimizers] == [4, 4]
     assert counter.frame_count == 1
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_updates_in_the_backward_pass_by_inductor() -> None:
+    plain, model = pair(), pair()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, fullgraph=True, backend="inductor")
+    optimizers = [lma.FusedOptimizer(m.memory, "adagrad", lr=0.1) for m in (plain, model)]
+    for _ in range(2):
+        for function in (plain, compiled):
+            function(ONE_HOT).square().sum().backward()
+        torch.testing.assert_close(model.memory.weight, plain.memory.weight)
+    assert not torch.equal(model.memory.weight, pair().memory.weight)
+    assert [o.steps for o in optimizers] == [2, 2]
 
 
 def test_weights_of_entries_in_an_update() -> None:

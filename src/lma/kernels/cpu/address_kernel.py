@@ -175,13 +175,16 @@ def private_starts(
 def table_starts(
     ids: Any, entry: Any, step: Any, count: Any, t: Any, rows: Any, seeds: Any, states: Any,
     draws: Any, codes: Any, fingerprints: Any, overflow: Any, stride: Any, lead: Any, out: Any,
-    row: Any, weight: Any, unit: Any, chunk: Any, early: Any,
+    row: Any, weight: Any, unit: Any, chunk: Any, early: Any, twins: Any, twin: Any, f: Any,
+    keep: Any,
 ) -> Any:  # fmt: skip
     """Semantic starts of entries `entry`, `entry + step`, ... of table t, in rows `row`, ...
 
     Args:
-        entry, step, row, stride, lead: uint64.
+        entry, step, row, stride, lead, twin: uint64.
         count: Entries.
+        twins: Of `find_twins`, from number `twin` on, or empty: they copy their starts with
+            `keep`, from row twin * step + f, or leave them out.
     """
     chunks, kind = rows[t, CHUNKS], rows[t, KIND]
     salt = np.uint64(rows[t, SALT])
@@ -190,7 +193,19 @@ def table_starts(
     bits = np.uint64(rows[t, CODE_BITS])
     coded, coded_blocks = np.uint64(rows[t, CODED_BASE]), np.uint64(rows[t, CODED_BLOCKS])
     hashed, hashed_blocks = np.uint64(rows[t, HASHED_BASE]), np.uint64(rows[t, HASHED_BLOCKS])
+    twinned = twins.shape[0] > 0
     for _ in range(count):
+        if twinned:
+            other = twins[twin]
+            twin += step
+            if other >= 0:
+                if keep:
+                    source = np.uint64(other) * step + np.uint64(f)
+                    for j in range(chunks):
+                        out[row, lead + np.uint64(j)] = out[source, lead + np.uint64(j)]
+                entry += step
+                row += step
+                continue
         token = ids[entry]
         if kind == WHOLE:
             for j in range(chunks):
@@ -232,7 +247,7 @@ def table_starts(
 def tile_starts(
     ids: Any, numbers: Any, rows: Any, seeds: Any, states: Any, draws: Any, codes: Any,
     fingerprints: Any, overflow: Any, stride: Any, lead: Any, out: Any, shift: Any, weight: Any,
-    unit: Any, chunk: Any, early: Any, first: Any, last: Any,
+    unit: Any, chunk: Any, early: Any, twins: Any, keep: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Starts in units of entries first ... last - 1, of tables numbers[e % len(numbers)].
 
@@ -243,6 +258,8 @@ def tile_starts(
         out: int32 [entries, pieces]: entry e fills row e - shift; unused columns get -1.
         weight, unit, chunk: The memory, and in its elements a unit and a chunk: with `early` what
             lies behind each start is asked for at once, to arrive while the next are hashed.
+        twins: Of `find_twins` for these entries, or empty.
+        keep: The starts of twins are wanted too, and `shift` is 0.
     """
     features = numbers.shape[0]
     step = np.uint64(features)
@@ -259,7 +276,7 @@ def tile_starts(
             table_starts(
                 ids, np.uint64(e), step, count, t, rows, seeds, states, draws, codes,
                 fingerprints, overflow, np.uint64(stride), np.uint64(lead), out, row, weight,
-                unit, chunk, early,
+                unit, chunk, early, twins, np.uint64(e - first), e % features, keep,
             )  # fmt: skip
 
 
@@ -293,8 +310,8 @@ def ask_signatures(
 @kernel
 def starts_range(
     ids: Any, numbers: Any, rows: Any, seeds: Any, states: Any, draws: Any, codes: Any,
-    fingerprints: Any, overflow: Any, stride: Any, lead: Any, out: Any, nothing: Any, tile: Any,
-    first: Any, last: Any,
+    fingerprints: Any, overflow: Any, stride: Any, lead: Any, out: Any, nothing: Any,
+    no_twins: Any, tile: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """`tile_starts` of entries first ... last - 1, in tiles of `tile` entries."""
     ask_signatures(ids, numbers, rows, codes, fingerprints, first, min(first + tile, last))
@@ -303,7 +320,7 @@ def starts_range(
         ask_signatures(ids, numbers, rows, codes, fingerprints, end, min(end + tile, last))
         tile_starts(
             ids, numbers, rows, seeds, states, draws, codes, fingerprints, overflow, stride, lead,
-            out, 0, nothing, 0, 0, False, begin, end,
+            out, 0, nothing, 0, 0, False, no_twins, False, begin, end,
         )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from lma.kernels.cpu.address_kernel import COLUMNS, scale_rows
 
 _NO_INTEGERS = np.empty(0, np.int64)
+NO_ROWS = np.empty(0, np.int32)
 NO_FLOATS = np.empty(0, np.float32)
 
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from lma.kernels.cpu.address_kernel import CHUNKS, DIM, PRIVATE_DIM, ask_signatures, tile_starts
 from lma.kernels.cpu.mix import inlined, kernel
-from lma.kernels.cpu.runs import add_run, copy_inside, copy_run
+from lma.kernels.cpu.runs import add_run, copy_inside, copy_run, copy_vector
+from lma.kernels.cpu.twin_kernel import find_twins
 
 CACHED = 1 << 15  # floats that stay in a core's cache without being asked for
 MEAN = 1
@@ -21,11 +22,21 @@ MEAN = 1
 @inlined
 def copy_chunks(
     weight: Any, starts: Any, row: Any, step: Any, count: Any, lead: Any, chunks: Any, chunk: Any,
-    unit: Any, out: Any, place: Any, width: Any,
+    unit: Any, out: Any, place: Any, width: Any, twins: Any, twin: Any, column: Any,
 ) -> Any:  # fmt: skip
     """`count` vectors of whole chunks that never reach over the memory's end."""
+    twinned = twins.shape[0] > 0
     for _ in range(count):
         target = place
+        if twinned:
+            other = twins[twin]
+            twin += step
+            if other >= 0:
+                source = np.uint64(other) * width + column
+                copy_vector(out, source, chunks * chunk, out, place)
+                row += step
+                place += width
+                continue
         for j in range(chunks):
             start = np.uint64(starts[row, lead + np.uint64(j)]) * np.uint64(unit)
             copy_inside(weight, start, chunk, out, target)
@@ -37,9 +48,9 @@ def copy_chunks(
 @kernel
 def copy_tile(
     weight: Any, starts: Any, shift: Any, factors: Any, numbers: Any, columns: Any, rows: Any,
-    unit: Any, chunk: Any, lead: Any, out: Any, width: Any, first: Any, last: Any,
+    unit: Any, chunk: Any, lead: Any, out: Any, width: Any, twins: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
-    """Slots of one entry each: slot s reads row s - shift of `starts`."""
+    """Slots of one entry each: slot s reads row s - shift of `starts`, or copies its twin."""
     features = numbers.shape[0]
     step = np.uint64(features)
     for s in range(first, min(first + features, last)):
@@ -51,25 +62,26 @@ def copy_tile(
         row, place = np.uint64(s - shift), np.uint64(begin)
         whole = private == 0 and chunk == unit and dim == chunks * chunk
         fixed = np.uint64(lead), chunks
+        own = np.uint64(columns[np.uint64(f)])
+        wide = np.uint64(width), twins, np.uint64(s - first), own
         if whole and chunk == 1:
-            copy_chunks(
-                weight, starts, row, step, count, *fixed, 1, 1, out, place, np.uint64(width)
-            )
+            copy_chunks(weight, starts, row, step, count, *fixed, 1, 1, out, place, *wide)
         elif whole and chunk == 4:
-            copy_chunks(
-                weight, starts, row, step, count, *fixed, 4, 4, out, place, np.uint64(width)
-            )
+            copy_chunks(weight, starts, row, step, count, *fixed, 4, 4, out, place, *wide)
         elif whole and chunk == 8:
-            copy_chunks(
-                weight, starts, row, step, count, *fixed, 8, 8, out, place, np.uint64(width)
-            )
+            copy_chunks(weight, starts, row, step, count, *fixed, 8, 8, out, place, *wide)
         elif whole and chunk == 16:
-            copy_chunks(
-                weight, starts, row, step, count, *fixed, 16, 16, out, place, np.uint64(width)
-            )
+            copy_chunks(weight, starts, row, step, count, *fixed, 16, 16, out, place, *wide)
         else:
             for i in range(count):
                 target, stop = begin + i * width, begin + i * width + dim
+                if twins.shape[0] > 0:
+                    other = twins[np.uint64(s - first + i * features)]
+                    if other >= 0:
+                        source = np.uint64(other) * np.uint64(width) + own
+                        copy_vector(out, source, dim, out, np.uint64(target))
+                        row += step
+                        continue
                 if private > 0:
                     copy_run(weight, np.int64(starts[row, 0]) * unit, private, out, target)
                     target += private
@@ -113,7 +125,7 @@ def lookup_range(
     weight: Any, ids: Any, offsets: Any, factors: Any, numbers: Any, columns: Any, modes: Any,
     rows: Any, seeds: Any, states: Any, draws: Any, codes: Any, fingerprints: Any, overflow: Any,
     unit: Any, chunk: Any, stride: Any, lead: Any, starts: Any, out: Any, width: Any, keep: Any,
-    tile: Any, first: Any, last: Any,
+    tile: Any, memo_ids: Any, memo_rows: Any, twins: Any, first: Any, last: Any,
 ) -> Any:  # fmt: skip
     """Output slots first ... last - 1, and the starts of all their entries.
 
@@ -129,6 +141,8 @@ def lookup_range(
         starts: int32, written: [entries, pieces] with `keep`, else scratch [tile, pieces].
         out: float32 [batch * width].
         tile: Entries whose starts are computed before they are read, so that misses overlap.
+        memo_ids, memo_rows: Of `find_twins`.
+        twins: Scratch, int32 [tile], or empty: every entry is computed.
     """
     features = numbers.shape[0]
     early = weight.shape[0] > CACHED
@@ -140,13 +154,18 @@ def lookup_range(
             ask_signatures(ids, numbers, rows, codes, fingerprints, end, min(end + tile, last))
             if not keep:
                 shift = begin
+            if twins.shape[0] > 0:
+                find_twins(
+                    ids, features, columns, width, out, memo_ids, memo_rows, twins, begin, end
+                )
             tile_starts(
                 ids, numbers, rows, seeds, states, draws, codes, fingerprints, overflow, stride,
-                lead, starts, shift, weight, unit, chunk, early, begin, end,
+                lead, starts, shift, weight, unit, chunk, early, twins, keep,
+                begin, end,
             )  # fmt: skip
             copy_tile(
                 weight, starts, shift, factors, numbers, columns, rows, unit, chunk, lead, out,
-                width, begin, end,
+                width, twins, begin, end,
             )  # fmt: skip
         return
     batch = (offsets.shape[0] - 1) // features
@@ -167,7 +186,7 @@ def lookup_range(
                 shift = entry
             tile_starts(
                 ids, own, rows, seeds, states, draws, codes, fingerprints, overflow, stride, lead,
-                starts, shift, weight, unit, chunk, early, entry, end,
+                starts, shift, weight, unit, chunk, early, twins[:0], keep, entry, end,
             )  # fmt: skip
             add_tile(
                 weight, starts, shift, factors, numbers[f], begin, rows, unit, chunk, lead, out,

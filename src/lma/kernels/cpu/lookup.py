@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from lma.kernels.cpu.address_kernel import starts_range, tile_size
-from lma.kernels.cpu.arrays import NO_FLOATS, array, bag_arrays, scaled
+from lma.kernels.cpu.arrays import NO_FLOATS, NO_ROWS, array, bag_arrays, scaled
 from lma.kernels.cpu.gather_kernel import lookup_range
 from lma.kernels.cpu.scatter_kernel import dot_range, scatter_range, sum_shards
 from lma.kernels.cpu.threads import num_pieces, run_pieces
+from lma.kernels.cpu.twin_kernel import MEMO
 from lma.kernels.reference import lookup as reference
 
 GRAIN = 4096  # floats below which a second thread costs more than it gives
 MAX_SHARDS = 8
+TWIN_CHUNKS = 8  # of an entry, from which copying a vector is cheaper than computing it
+NO_MEMORY: tuple[Any, Any] = np.empty(0, np.int64), NO_ROWS
 
 
 def starts(
@@ -44,10 +49,16 @@ def starts(
     target, tile = out.numpy(), tile_size(len(numbers), pieces)
 
     def run(first: int, last: int) -> None:
-        starts_range(*fixed, target, NO_FLOATS, tile, first, last)
+        starts_range(*fixed, target, NO_FLOATS, NO_ROWS, tile, first, last)
 
     run_pieces(run, len(ids), num_pieces(len(ids) * (pieces + 4), GRAIN))
     return out
+
+
+def memory_of(features: int) -> tuple[Any, Any]:
+    """A thread's memory of tokens met: (ids, rows), as `find_twins` takes them."""
+    size = features * MEMO
+    return np.empty(size, np.int64), np.full(size, -1, np.int32)
 
 
 def lookup(
@@ -96,10 +107,13 @@ def lookup(
     )  # fmt: skip
     target, flat = kept.numpy(), out.numpy().reshape(-1)
     tile = tile_size(features, pieces)
+    twinned = offsets is None and factors is None and pieces - lead >= TWIN_CHUNKS
 
     def run(first: int, last: int) -> None:
         places = target if keep else np.empty((tile, pieces), np.int32)
-        lookup_range(*before, places, flat, width, keep, tile, first, last)
+        tokens, seen = memory_of(features) if twinned else NO_MEMORY
+        twins = np.empty(tile if twinned else 0, np.int32)
+        lookup_range(*before, places, flat, width, keep, tile, tokens, seen, twins, first, last)
 
     run_pieces(run, slots, num_pieces(out.numel() + len(ids) * pieces, GRAIN))
     return out, kept

@@ -222,7 +222,8 @@ def quantised_range(
             ask_signatures(ids, numbers, rows, codes, fingerprints, end, min(end + tile, last))
             tile_starts(
                 ids, numbers, rows, seeds, states, draws, codes, fingerprints, overflow, stride,
-                lead, starts, begin, values, *width_of, early, begin, end,
+                lead, starts, begin, values, *width_of, early, starts[0, :0], False, begin,
+                end,
             )  # fmt: skip
             if early:
                 ask_scales(scales, shift, starts, end - begin)
@@ -247,7 +248,8 @@ def quantised_range(
             ask_signatures(ids, own, rows, codes, fingerprints, entry, end)
             tile_starts(
                 ids, own, rows, seeds, states, draws, codes, fingerprints, overflow, stride, lead,
-                starts, entry, values, *width_of, early, entry, end,
+                starts, entry, values, *width_of, early, starts[0, :0], False, entry,
+                end,
             )  # fmt: skip
             for e in range(entry, end):
                 factor = factors[np.uint64(e)] if factors.shape[0] > 0 else np.float32(1)

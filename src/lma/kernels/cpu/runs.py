@@ -55,6 +55,13 @@ def add_4(factor: Any, source: Any, s: Any, target: Any, t: Any) -> Any:
 
 
 @inlined
+def add_8(source: Any, s: Any, target: Any, t: Any) -> Any:
+    """target[t + i] += source[s + i] for eight floats."""
+    add_4(np.float32(1), source, s, target, t)
+    add_4(np.float32(1), source, s + _4, target, t + _4)
+
+
+@inlined
 def copy_inside(source: Any, s: Any, count: Any, target: Any, t: Any) -> Any:
     """target[t + i] = source[s + i] for i < count; s and t are uint64."""
     if count == 4:
@@ -67,6 +74,28 @@ def copy_inside(source: Any, s: Any, count: Any, target: Any, t: Any) -> Any:
     else:
         for i in range(count):
             target[t + np.uint64(i)] = source[s + np.uint64(i)]
+
+
+@inlined
+def copy_vector(source: Any, s: Any, count: Any, target: Any, t: Any) -> Any:
+    """target[t + i] = source[s + i] for i < count."""
+    for _ in range(count >> 3):
+        copy_8(source, s, target, t)
+        s += _8
+        t += _8
+    for i in range(count & 7):
+        target[t + np.uint64(i)] = source[s + np.uint64(i)]
+
+
+@inlined
+def add_vector(source: Any, s: Any, count: Any, target: Any, t: Any) -> Any:
+    """target[t + i] += source[s + i] for i < count."""
+    for _ in range(count >> 3):
+        add_8(source, s, target, t)
+        s += _8
+        t += _8
+    for i in range(count & 7):
+        target[t + np.uint64(i)] += source[s + np.uint64(i)]
 
 
 @inlined

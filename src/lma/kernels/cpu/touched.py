@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,6 +11,13 @@ import torch
 from torch import Tensor
 
 from lma.kernels.cpu.arrays import array, bag_arrays, scaled
+from lma.kernels.cpu.merge_kernel import (
+    SHARD_ROWS,
+    SLOTS,
+    count_merged,
+    merge_rows,
+    place_merged,
+)
 from lma.kernels.cpu.threads import num_pieces, run_pieces
 from lma.kernels.cpu.touch_kernel import (
     count_distinct,
@@ -29,13 +37,15 @@ GRAIN = 4096  # touches below which a second thread costs more than it gives
 # places where touches are written to stay there too; at least so many that threads share them.
 BUCKET_BITS, LEAST_BUCKET_BITS = 12, 6
 FEWEST_BUCKETS_BITS, MOST_BUCKETS_BITS = 6, 9
+MERGED_CHUNKS = 12  # of an entry, from which merging entries saves more than it takes
 
 Pass = Callable[..., None]  # over a piece of the entries: (own counts or cursors, ..., first, last)
 
 
 class Buckets(NamedTuple):
-    """Touches in buckets: arguments of the kernels, in their order."""
+    """Gradients and their touches in buckets: arguments of the kernels, in their order."""
 
+    grad: Any
     unit: int
     touches: Any
     factors: Any
@@ -52,7 +62,7 @@ def bucket_shift(num_blocks: int) -> int:
 
 
 def fill_buckets(
-    width: int,
+    grad: Tensor,
     starts: Tensor,
     offsets: Tensor | None,
     factors: Tensor | None,
@@ -69,37 +79,105 @@ def fill_buckets(
     entries, pieces = len(starts), num_pieces(len(starts), GRAIN)
     rows, _ = scaled(layout, layout[:0, 0], unit, chunk)
     shift = bucket_shift(num_blocks)
-    buckets = (num_blocks >> shift) + 1
     ragged = bool((layout[:, Column.DIM] % unit).any())
     weighted = factors is not None or (offsets is not None and bool(modes.any()))
     sizes = unit, lead, shift
+    flat, width = array(grad).reshape(-1), grad.shape[1]
+    cuts = list(itertools.pairwise(entries * i // pieces for i in range(pieces + 1)))
     if offsets is None and not weighted and not ragged and chunk == unit:
-        count, place = _row_passes(starts, numbers, columns, width, rows, *sizes)
+        if starts.shape[1] - lead >= MERGED_CHUNKS:
+            merged = _merge(flat, width, starts, numbers, columns, rows)
+            flat, cuts = merged.sums, merged.cuts
+            count, place = _merged_passes(merged, starts.shape[1], rows, *sizes)
+        else:
+            count, place = _row_passes(starts, numbers, columns, width, rows, *sizes)
     else:
         bags = (*bag_arrays(offsets, factors), array(numbers), array(columns), array(modes))
         slots = entries if offsets is None else len(offsets) - 1
         count, place = _entry_passes(starts, bags, slots, width, rows, *sizes, chunk, num_blocks)
-    counts = np.zeros((pieces, buckets), np.int64)
-
-    def each_piece(run: Pass, own: Any, *outputs: Any) -> None:
-        def some(first: int, last: int) -> None:
-            for i in range(first, last):
-                run(own[i], *outputs, entries * i // pieces, entries * (i + 1) // pieces)
-
-        run_pieces(some, pieces, pieces)
-
-    each_piece(count, counts)
+    counts = np.zeros((len(cuts), (num_blocks >> shift) + 1), np.int64)
+    _each_piece(count, cuts, counts)
     # Bucket after bucket, and within one the earlier entries first.
     ends = counts.T.reshape(-1).cumsum()
     total = int(ends[-1])
-    cursors = np.ascontiguousarray((ends - counts.T.reshape(-1)).reshape(buckets, pieces).T)
+    before = (ends - counts.T.reshape(-1)).reshape(counts.T.shape)
+    cursors = np.ascontiguousarray(before.T)
     bounds = np.append(cursors[0], total)
     # From torch, whose memory is warm: NumPy's fresh pages cost more than filling them.
     touches = torch.empty(total, dtype=torch.int64).numpy().view(np.uint64)
     shares = torch.empty(total if weighted else 0).numpy()
     lengths = torch.empty(total if ragged else 0, dtype=torch.int32).numpy()
-    each_piece(place, cursors, touches, shares, lengths)
-    return Buckets(unit, touches, shares, lengths, bounds, shift)
+    _each_piece(place, cuts, cursors, touches, shares, lengths)
+    return Buckets(flat, unit, touches, shares, lengths, bounds, shift)
+
+
+def _each_piece(run: Pass, cuts: list[tuple[int, int]], own: Any, *outputs: Any) -> None:
+    def some(first: int, last: int) -> None:
+        for i in range(first, last):
+            run(own[i], *outputs, *cuts[i])
+
+    run_pieces(some, len(cuts), len(cuts))
+
+
+class Merged(NamedTuple):
+    """Entries left by `merge_rows`, of every piece from its first possible place on."""
+
+    kept: Any
+    owners: Any
+    sources: Any
+    sums: Any
+    cuts: list[tuple[int, int]]
+
+
+def _merge(
+    grad: Any, width: int, starts: Tensor, numbers: Tensor, columns: Tensor, rows: Any
+) -> Merged:
+    """Merge entries that read the same blocks: the same sums for any number of threads."""
+    entries, chunks, features = len(starts), starts.shape[1], len(numbers)
+    batch = entries // max(1, features)
+    each = -(-batch // SHARD_ROWS)  # shards of a feature
+    shards = each * features
+    pieces = min(num_pieces(entries, GRAIN), max(1, shards))
+    merged = Merged(
+        torch.empty(entries * chunks, dtype=torch.int32).numpy(),
+        torch.empty(entries, dtype=torch.int32).numpy(),
+        torch.empty(entries, dtype=torch.int64).numpy(),
+        torch.empty(len(grad)).numpy(),
+        [(0, 0)] * pieces,
+    )
+    read = grad, width, array(starts).reshape(-1), chunks, array(numbers), array(columns), rows
+    dims = np.diff(read[5])
+
+    def merge(first: int, last: int) -> None:
+        for i in range(first, last):
+            begin, end = shards * i // pieces, shards * (i + 1) // pieces
+            # Nothing before it can take more than all that it reads.
+            f = begin // max(1, each)
+            inside = min(batch, (begin - f * each) * SHARD_ROWS)
+            row = f * batch + inside
+            cursor = int(dims[:f].sum()) * batch + (inside * int(dims[f]) if inside else 0)
+            left = merge_rows(
+                *read, batch, np.empty(SLOTS, np.int32), *merged[:4], row, cursor, begin, end
+            )
+            merged.cuts[i] = row, row + left
+
+    run_pieces(merge, pieces, pieces)
+    return merged
+
+
+def _merged_passes(
+    merged: Merged, chunks: int, rows: Any, unit: int, lead: int, shift: int
+) -> tuple[Pass, Pass]:
+    """(count, place) of merged entries."""
+    read = merged.kept, chunks, merged.owners
+
+    def count(counts: Any, first: int, last: int) -> None:
+        count_merged(*read, rows, lead, shift, counts, first, last)
+
+    def place(cursors: Any, touches: Any, _: Any, __: Any, first: int, last: int) -> None:
+        place_merged(*read, merged.sources, rows, unit, lead, shift, cursors, touches, first, last)
+
+    return count, place
 
 
 def _row_passes(
@@ -198,7 +276,7 @@ def touched_grad(
             num_blocks, block_size,
         )  # fmt: skip
     b = fill_buckets(
-        grad.shape[1], starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
+        grad, starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
         num_blocks, block_size,
     )  # fmt: skip
     pieces = num_pieces(len(b.touches), GRAIN)
@@ -216,11 +294,11 @@ def touched_grad(
     ends = distinct.cumsum() - distinct
     indices = torch.empty(int(distinct.sum()), dtype=torch.int64)
     values = torch.empty(len(indices), block_size)
-    flat, at, out = array(grad).reshape(-1), indices.numpy(), values.view(-1).numpy()
+    at, out = indices.numpy(), values.view(-1).numpy()
 
     def add(first: int, last: int) -> None:
         for piece in range(first, last):
-            sum_buckets(flat, *b, _unseen(b.shift), ends, at, out, cuts[piece], cuts[piece + 1])
+            sum_buckets(*b, _unseen(b.shift), ends, at, out, cuts[piece], cuts[piece + 1])
 
     run_pieces(add, pieces, pieces)
     return indices, values
@@ -255,7 +333,7 @@ def fused_update(
         return
     num_blocks, unit = weight.shape
     b = fill_buckets(
-        grad.shape[1], starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
+        grad, starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
         num_blocks, unit,
     )  # fmt: skip
     pieces = num_pieces(len(b.touches), GRAIN)
@@ -264,7 +342,7 @@ def fused_update(
     fixed = (
         kind, weight.detach().view(-1).numpy(), state.view(-1).numpy(), second.view(-1).numpy(),
         np.float32(lr), np.float32(eps), np.float32(beta1), np.float32(beta2),
-        array(grad).reshape(-1), *b,
+        *b,
     )  # fmt: skip
 
     def update(first: int, last: int) -> None:
