@@ -115,7 +115,16 @@ def test_a_small_budget_signs_more_tokens_by_narrower_codebooks() -> None:
     assert narrow.method.block_size == 8  # type: ignore[union-attr]
 
 
+def test_a_budget_that_holds_no_codebook_gets_rows() -> None:
+    """20 codebooks of 16 entries of 8 floats take 2,560 bytes; 20 rows of two 4-bit floats 20."""
+    stats = stats_of(**{f"C{i}": np.arange(6000) % 60 + 1 for i in range(20)})
+    method = Auto(similarity="context")
+    assert method.choose(tables_of(stats), Budget(2_000), stats).method == FrequencyCutoff(2)
+    with pytest.raises(BudgetError):
+        method.choose(tables_of(stats, unbounded=True), Budget(2_000), stats)
+
+
 def test_too_small_a_budget_says_so() -> None:
     stats = stats_of(user=np.full(6000, 9))
-    with pytest.raises(BudgetError, match="90 bytes"):
-        Auto().choose(tables_of(stats), Budget(90), stats)
+    with pytest.raises(BudgetError, match="50 bytes"):
+        Auto().choose(tables_of(stats), Budget(50), stats)

@@ -132,11 +132,16 @@ class Auto:
         ranked = all(table.num_embeddings is not None for table in tables)
         if ranked and rows >= self.dense_support * max(1, stats.num_tokens):
             return self._rows(tables, budget, of_tables)
-        return self._codes(tables, budget, stats)
+        try:
+            return self._codes(tables, budget, stats)
+        except BudgetError:
+            if not ranked:
+                raise
+        return self._rows(tables, budget, of_tables)
 
-    def rows(self, tables: Sequence[Table], budget: Budget) -> list[Choice]:
-        """Rows of 4-bit floats of every dimension that the budget holds, the widest first."""
-        budget = dataclasses.replace(budget, precision="int4")
+    def rows(self, tables: Sequence[Table], budget: Budget, precision: str) -> list[Choice]:
+        """Rows of 8-bit or 4-bit floats, of every dimension that the budget holds, widest first."""
+        budget = dataclasses.replace(budget, precision=precision)
         return [
             Choice(
                 FrequencyCutoff(dim),
@@ -149,7 +154,7 @@ class Auto:
         ]
 
     def _rows(self, tables: Sequence[Table], budget: Budget, stats: Sequence[TableStats]) -> Choice:
-        choices = self.rows(tables, budget)
+        choices = self.rows(tables, budget, "int4")
         if not choices:
             raise BudgetError(f"lma: {budget.bytes} bytes hold no row for each of the tables")
         for choice in choices:

@@ -65,7 +65,7 @@ def choose_for_log(
     """What `Auto` chooses for a log, laid out; codes that see no labels must earn their place.
 
     Contexts of all rows may be like each other without meaning the same click. So where they are
-    what codes are made of, training rows judge codes against rows of floats for the frequent tokens
+    what codes are made of, training rows judge codes against 8-bit rows of the frequent tokens
     (`lma.allocation.judgement`), which have to be .015 AUC better.
 
     Args:
@@ -91,7 +91,7 @@ def choose_for_log(
         or any(table.num_embeddings is None for table in tables)
     ):
         return choice, allocation
-    others = method.rows(tables, budget)
+    others = method.rows(tables, budget, "int8")
     layouts = [c.method.allocate(c.tables, c.budget, stats=stats) for c in others]
     of_codes, *of_rows = judge(log, [allocation, *layouts])
     if not of_rows or of_codes + CODES_GIVE >= max(of_rows):
