@@ -128,7 +128,7 @@ def test_settings_mistakes(folder, tmp_path, capsys):
         (("--set", "nonsense"), "expected key=value"),
         (("--method", "lmaa-rows"), "did you mean 'lma-rows'"),
         (("--budget", "12 parsecs"), "found '12 parsecs'"),
-        (("--budget", "100"), "do not hold"),
+        (("--budget", "100"), "hold no row"),
     ]:
         said = lma("train", tmp_path / "d", tmp_path / "r", *words, capsys=capsys, status=1)
         assert message in said.err.replace("\n", " ")
