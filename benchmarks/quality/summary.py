@@ -53,7 +53,9 @@ def row(label: str, target: str, methods: dict[str, Runs], full: Runs) -> list[s
     others = {name: runs for name, runs in methods.items() if not name.startswith("lma")}
     best = max(others, key=lambda name: mean(others[name], "validation"), default="")
     found = [label, target, f"{mean(own):.4f}"]
-    found += [f"{best} {mean(others[best]):.4f}", difference(own, others[best])] if best else [""] * 2
+    found += (
+        [f"{best} {mean(others[best]):.4f}", difference(own, others[best])] if best else [""] * 2
+    )
     found += [f"{mean(full):.4f}", difference(own, full)] if full else [""] * 2
     return [*found, f"{mean(methods[CONTROL]):.4f}" if CONTROL in methods else ""]
 
@@ -72,7 +74,7 @@ def difference(one: Runs, other: Runs) -> str:
     if len(pairs) > 1:
         error = statistics.stdev(pairs) / len(pairs) ** 0.5
         text += f" ± {error * float(t.ppf(0.975, len(pairs) - 1)):.4f}"
-    return text.replace("-", "−")
+    return text.replace("-", "\N{MINUS SIGN}")
 
 
 if __name__ == "__main__":
