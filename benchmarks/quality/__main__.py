@@ -1,4 +1,4 @@
-"""The ranking on MovieLens-1M in a quarter of an hour on two cores.
+"""The ranking on MovieLens-1M, in some minutes on two cores.
 
     python benchmarks/quality --quick [MOVIELENS] [FOLDER]
 
