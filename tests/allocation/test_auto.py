@@ -126,5 +126,9 @@ def test_a_budget_that_holds_no_codebook_gets_rows() -> None:
 
 def test_too_small_a_budget_says_so() -> None:
     stats = stats_of(user=np.full(6000, 9))
-    with pytest.raises(BudgetError, match="50 bytes"):
+    with pytest.raises(BudgetError, match=r"50 bytes .* 1 tables, which take (\d+)") as error:
         Auto().choose(tables_of(stats), Budget(50), stats)
+    least = int(str(error.value).split("take ")[1].split(";")[0])
+    assert Auto().choose(tables_of(stats), Budget(least), stats).method == FrequencyCutoff(2)
+    with pytest.raises(BudgetError):
+        Auto().choose(tables_of(stats), Budget(least - 1), stats)

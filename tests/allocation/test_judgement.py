@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -114,9 +115,11 @@ def test_groups_that_know_beat_groups_that_do_not() -> None:
     assert by_rows == pytest.approx(by_parity, abs=0.02)
 
 
-def test_labels_of_one_kind_say_nothing() -> None:
+@pytest.mark.parametrize("kind", [np.zeros_like, np.ones_like, lambda y: 1 + 4 * y])
+def test_labels_that_are_no_clicks_say_nothing(kind: Callable[[np.ndarray], np.ndarray]) -> None:
+    """All alike, or ratings of 1 and 5."""
     ids, labels = rows_of()
-    log = Log(ids, np.zeros_like(labels), [10, 10], False)
+    log = Log(ids, kind(labels), [10, 10], False)
     assert judge(log, [coded([[0] * 10] * 2)]) == [0.5]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import library as op_library
 
 import lma
 from lma.allocation import Hashed, Robe
@@ -65,10 +66,10 @@ def test_offsets() -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_opcheck_of_inputs() -> None:
-    torch.library.opcheck(
+    op_library.opcheck(
         ops.accept_ids, (torch.tensor([3, 9]), torch.tensor([0, 1]), SIZES, 1, False, NAMES)
     )
-    torch.library.opcheck(ops.accept_offsets, (torch.tensor([0, 2, 5]), 5, "offsets"))
+    op_library.opcheck(ops.accept_offsets, (torch.tensor([0, 2, 5]), 5, "offsets"))
 
 
 # Dynamo warns of its own use of deprecated functions.

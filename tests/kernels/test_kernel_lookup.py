@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rule_cases import KINDS, Case, bag_ids, bag_offsets, make_case, named_case, one_hot_ids
 from torch import Tensor
+from torch import library as op_library
 
 from lma.kernels import ops
 from lma.kernels.layout import Column, Kind
@@ -340,7 +341,7 @@ def opcheck_arguments() -> dict[str, tuple[Any, tuple[Any, ...]]]:
 @pytest.mark.parametrize("name", ["starts", "lookup", "lookup_grad", "factors_grad"])
 def test_opcheck(name: str) -> None:
     op, arguments = opcheck_arguments()[name]
-    torch.library.opcheck(op, arguments)
+    op_library.opcheck(op, arguments)
 
 
 def test_bad_arguments_are_named() -> None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from rule_cases import KINDS, Case, bag_ids, bag_offsets, make_case, named_case, one_hot_ids
+from torch import library as op_library
 
 from lma.kernels import ops
 from lma.kernels.cpu.quantised_kernel import half_to_float
@@ -180,7 +181,7 @@ def test_opcheck() -> None:
         *quantise(case.weight()), ids, offsets, factors, case.numbers, case.columns, modes,
         *case.rule, case.pieces, case.width,
     )  # fmt: skip
-    torch.library.opcheck(ops.lookup_quantised, arguments)
+    op_library.opcheck(ops.lookup_quantised, arguments)
 
 
 def test_there_is_no_gradient() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rule_cases import KINDS, Case, bag_ids, bag_offsets, make_case, named_case, one_hot_ids
 from torch import Tensor
+from torch import library as op_library
 
 import lma
 from lma.allocation import Full, Hashed, Robe
@@ -257,23 +258,23 @@ def test_opcheck_of_touched_ops() -> None:
     )
     touched = (starts, None, None, numbers, columns, modes, rule.layout, rule.chunk, rule.lead)
     grad = torch.randn(5, width)
-    torch.library.opcheck(ops.touched_grad, (grad, *touched, case.num_blocks, case.unit))
+    op_library.opcheck(ops.touched_grad, (grad, *touched, case.num_blocks, case.unit))
     weight = case.weight()
-    torch.library.opcheck(
+    op_library.opcheck(
         ops.fused_update,
         (weight, torch.zeros_like(weight), torch.empty(0), grad, *touched, 1, 0.1, 1e-8, 0.9, 0.99),
     )
     settings = torch.tensor([0.1, 1e-8, 0.9, 0.99, 0], dtype=torch.float64)
     optimizer = torch.zeros_like(weight), torch.empty(0), settings
-    torch.library.opcheck(graph_ops.fused_step, (weight, *optimizer, grad, *touched, 1))
+    op_library.opcheck(graph_ops.fused_step, (weight, *optimizer, grad, *touched, 1))
     # Only the schema of what returns a sparse tensor: comparing gradients is the next test's.
     schema = ["test_schema"]
     read = (ids, None, None, numbers, columns, modes, *rule, case.pieces, width)
-    torch.library.opcheck(
+    op_library.opcheck(
         graph_ops.sparse_grad, (grad, *touched, case.num_blocks, case.unit), test_utils=schema
     )
-    torch.library.opcheck(graph_ops.lookup_sparse, (weight, *read))
-    torch.library.opcheck(graph_ops.lookup_updating, (weight, *optimizer, *read, 1))
+    op_library.opcheck(graph_ops.lookup_sparse, (weight, *read))
+    op_library.opcheck(graph_ops.lookup_updating, (weight, *optimizer, *read, 1))
 
 
 def test_a_resumed_run_is_the_same() -> None:

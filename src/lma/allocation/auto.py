@@ -88,7 +88,7 @@ class Choice:
 
 @dataclasses.dataclass(frozen=True)
 class Auto:
-    """Own floats in 4 bits where tokens have many rows to learn them from, else learned codes.
+    """Own floats in few bits where tokens have rows enough to learn them from, else learned codes.
 
     A token's own floats take no prior knowledge and need rows to be learned from; codes know from
     the log what a token is like. Which is better turns on the rows per token, and on whether tokens
@@ -102,7 +102,7 @@ class Auto:
         shrinkage: Rows of an average token mixed into every context vector; None: that of the
             similarity's form.
         judged: Whether codes made without labels have to tell the clicks of held-out training rows
-            better than rows of floats do.
+            nearly as well as 8-bit rows of the frequent tokens do, or give way to them.
         permuted: A control: codes are dealt out at random among each table's tokens, everything
             else stays as it is; what they then lose, similarity had given.
         seed: Seed of the hash functions.
@@ -156,7 +156,10 @@ class Auto:
     def _rows(self, tables: Sequence[Table], budget: Budget, stats: Sequence[TableStats]) -> Choice:
         choices = self.rows(tables, budget, "int4")
         if not choices:
-            raise BudgetError(f"lma: {budget.bytes} bytes hold no row for each of the tables")
+            raise BudgetError(
+                f"lma: {budget.bytes} bytes hold no row for each of the {len(tables)} tables, "
+                f"which take {_least_bytes(tables, budget)}; give a larger budget"
+            )
         for choice in choices:
             places = _places(tables, choice.budget, choice.tables[0].embedding_dim)
             if coverage(stats, kept_tokens(stats, places)) >= COVERAGE:
@@ -215,6 +218,14 @@ class Auto:
 def _places(tables: Sequence[Table], budget: Budget, dim: int) -> int:
     """Tokens that rows of `dim` floats reach, beside one row per table for all others."""
     return budget.floats(8 * (5 + len(tables)), dim) // dim - len(tables)
+
+
+def _least_bytes(tables: Sequence[Table], budget: Budget) -> int:
+    """The smallest budget that holds a row of the narrowest kind for each table."""
+    size = budget.bytes
+    while not Auto().rows(tables, dataclasses.replace(budget, bytes=size), "int4"):
+        size += 1
+    return size
 
 
 def usual_rows(stats: LogStats) -> int:

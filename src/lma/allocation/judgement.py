@@ -23,8 +23,8 @@ I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
 
 BATCH_ROWS = 65_536
-STRIDE = 5  # every so manieth row is held out ...
-MOST_HELD = 200_000  # ... of long logs so many in all
+STRIDE = 5  # one row of so many is held out ...
+MOST_HELD = 200_000  # ... and of long logs so many in all
 PRIOR = 20.0  # rows of the group that a token's own rows are mixed with, and of all in a group's
 
 
@@ -41,7 +41,7 @@ def judge(log: Any, layouts: Sequence[Allocation]) -> list[float]:
             Codes must have been made without labels, or they know those of the held-out rows.
 
     Returns:
-        AUC of each; 0.5 throughout where the held-out rows are all clicked, or none is.
+        AUC of each; 0.5 throughout where the held-out labels are not zeros and ones, both.
     """
     # Here, so that importing lma does not load scikit-learn.
     from sklearn.metrics import roc_auc_score
@@ -62,7 +62,7 @@ def judge(log: Any, layouts: Sequence[Allocation]) -> list[float]:
             kept.append((ids[out[rows]], (np.cumsum(out) - 1)[rows[out[rows]]]))
         held.append((kept, labels[out]))
     clicked = np.concatenate([labels for _, labels in held]) if held else np.zeros(0)
-    if len(np.unique(clicked)) < 2:
+    if not np.array_equal(np.unique(clicked), [0, 1]):
         return [0.5] * len(layouts)
     return [
         float(roc_auc_score(clicked, np.concatenate([_scores(table, *part) for part in held])))

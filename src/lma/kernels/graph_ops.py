@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch import library as op_library
 
 from lma.kernels import ops
 from lma.kernels.ops import BAGS, RULE, define, fake, library
@@ -185,9 +186,9 @@ def _backward_updating(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
     return tuple(grads)
 
 
-torch.library.register_autograd(
+op_library.register_autograd(
     lookup_sparse.name(), _backward_sparse, setup_context=_remember_sparse, lib=library
 )
-torch.library.register_autograd(
+op_library.register_autograd(
     lookup_updating.name(), _backward_updating, setup_context=_remember_updating, lib=library
 )

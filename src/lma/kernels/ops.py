@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch import library as op_library
 
 from lma.kernels.reference import inputs, quantised, touched
 from lma.kernels.reference import lookup as reference
@@ -24,9 +25,9 @@ RULE = (
 BAGS = "Tensor? offsets, Tensor? factors, Tensor numbers, Tensor columns, Tensor modes"
 
 
-# Ops defined one level below `torch.library.custom_op`, whose checks at every call cost more than
+# Ops defined one level below PyTorch's `custom_op`, whose checks at every call cost more than
 # the small kernels; `opcheck` makes them once, in the tests.
-library: Any = torch.library.Library("lma", "DEF")  # type: ignore[no-untyped-call]
+library: Any = op_library.Library("lma", "DEF")  # type: ignore[no-untyped-call]
 
 
 def define(name: str, schema: str, default: Any) -> Any:
@@ -37,12 +38,12 @@ def define(name: str, schema: str, default: Any) -> Any:
 
 
 def _kernel(op: Any, device: str) -> Any:
-    return torch.library.impl(op.name(), device, lib=library)
+    return op_library.impl(op.name(), device, lib=library)
 
 
 def fake(op: Any) -> Any:
     """Decorator: the function that says an op's shapes."""
-    return torch.library.register_fake(op.name(), lib=library)
+    return op_library.register_fake(op.name(), lib=library)
 
 
 def gpu(function: Any) -> Any:
@@ -174,9 +175,7 @@ def _lookup_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
     return tuple(grads)
 
 
-torch.library.register_autograd(
-    lookup.name(), _lookup_backward, setup_context=_remember, lib=library
-)
+op_library.register_autograd(lookup.name(), _lookup_backward, setup_context=_remember, lib=library)
 
 
 # --- lookup in an int8 memory, for inference ------------------------------------------------
@@ -291,7 +290,7 @@ def _touched_grad_cuda(*args: Any) -> tuple[Tensor, Tensor]:
 
 @fake(touched_grad)  # type: ignore[untyped-decorator]
 def _touched_grad_fake(grad: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
-    count = torch.library.get_ctx().new_dynamic_size()
+    count = op_library.get_ctx().new_dynamic_size()
     return grad.new_empty(count, dtype=torch.int64), grad.new_empty(count, args[-1])
 
 
