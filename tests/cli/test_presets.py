@@ -13,7 +13,7 @@ from lma.models import DLRM
 from lma.nn import EmbeddingBagCollection, EmbeddingBagConfig
 from lma.results import read_results
 from lma.training import CompareConfig, ConfigError
-from lma.training.comparison import cells
+from lma.training.cells import cells
 from lma.training.config import from_dict
 
 SHORT = ("--epochs", "1", "--budgets", "4x", "--methods", "full,hashed,lma-rows")

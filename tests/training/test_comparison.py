@@ -7,7 +7,7 @@ import pytest
 import lma.data
 from lma.results import read_results
 from lma.training import CompareConfig, RunConfig, TrainingConfig, compare
-from lma.training.comparison import cells
+from lma.training.cells import cells
 from lma.training.config import ConfigError, MethodConfig, ModelConfig
 from lma.training.experiment import config_of, identity_of
 
@@ -26,6 +26,72 @@ def test_cells_are_every_combination_and_full_once_per_seed():
     ]
     assert len(found) == len(set(found)) == 2 * 2 * (1 + 2 * 2)
     assert ("full", "", 0.1, 1) in found
+
+
+def test_a_grid_is_searched_in_turn_and_only_what_won_is_repeated():
+    config = dataclasses.replace(
+        CONFIG,
+        methods=("frequency-cutoff", "lma"),
+        learning_rates=(0.1, 0.2),
+        weight_decays=(0.0, 0.5),
+        repeat_chosen=True,
+        grid={"frequency-cutoff": {"dim": [16, 2]}, "frequency-cutoff@8x": {"dim": [4, 2]}},
+    )
+    seen = []
+
+    def choose(candidates):
+        assert all(c in seen for c in candidates)
+        return candidates[-1]
+
+    seen.extend(cells(config, choose))  # one by one: choose sees what came before
+    tried = [
+        (c.seed, c.method.settings.get("dim"), c.training.learning_rate, c.training.weight_decay)
+        for c in seen
+        if c.method.name == "frequency-cutoff"
+    ]
+    assert tried == [
+        (0, None, 0.1, 0.0), (0, 4, 0.1, 0.0), (0, 2, 0.1, 0.0),
+        (0, 2, 0.2, 0.0),
+        (0, 2, 0.2, 0.5),
+        (1, 2, 0.2, 0.5),
+    ]  # fmt: skip
+    own = [c for c in seen if c.method.name == "lma"]
+    assert [c.seed for c in own] == [0, 0, 0, 1]
+    assert len(list(cells(config))) == len(seen)
+
+
+@pytest.mark.parametrize(
+    ("grid", "message"),
+    [
+        ({"hashed": {"block_size": 4}}, "grid of hashed: block_size must be a list"),
+        ({"hashed@2x": {"block_size": [4]}}, "grid of hashed@2x: budgets are"),
+        ({"hashed": {"training.epoch": [4]}}, "did you mean 'epochs'"),
+    ],
+)
+def test_a_wrong_grid_is_refused_before_anything_runs(grid, message):
+    with pytest.raises(ConfigError, match=message):
+        list(cells(dataclasses.replace(CONFIG, grid=grid)))
+
+
+def test_validation_chooses_what_other_seeds_repeat(log, tmp_path):
+    config = dataclasses.replace(
+        CONFIG, methods=("hashed",), learning_rates=(1e-6, 0.05), repeat_chosen=True
+    )
+    found, _ = compare(log, config, tmp_path / "r.jsonl")
+    assert [(r.seed, r.config["training"]["learning_rate"]) for r in found] == [
+        (0, 1e-6), (0, 0.05), (1, 0.05)
+    ]  # fmt: skip
+    assert found[1].validation["auc"] > found[0].validation["auc"]
+
+
+def test_what_does_not_fit_is_never_chosen(log, tmp_path):
+    config = dataclasses.replace(
+        CONFIG, methods=("frequency-cutoff",), budgets=("500",), repeat_chosen=True,
+        grid={"frequency-cutoff": {"dim": [1]}},
+    )  # fmt: skip
+    found, skipped = compare(log, config, tmp_path / "r.jsonl")
+    assert [(r.seed, r.config["method"]["settings"]["dim"]) for r in found] == [(0, 1), (1, 1)]
+    assert [c.config.method.settings for c in skipped] == [{}]
 
 
 def test_settings_may_differ_by_budget():

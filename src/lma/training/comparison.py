@@ -1,48 +1,19 @@
-"""Methods x budgets x learning rates x seeds: every cell once, each result kept as it comes."""
+"""Methods x budgets x hyper-parameters x seeds: every cell once, each result kept as it comes."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lma.errors import BudgetError, UnsupportedError
 from lma.results import RunResult, append_result, read_results
-from lma.training.config import CompareConfig, ConfigError, MethodConfig, RunConfig
+from lma.training.cells import cells
+from lma.training.config import CompareConfig, RunConfig
 from lma.training.experiment import SignatureShelf, identity_of, run
 from lma.training.loop import Progress
-from lma.training.methods import method_spec
-
-
-def cells(config: CompareConfig) -> Iterator[RunConfig]:
-    """The runs of a comparison, seed by seed, so that early results cover all methods."""
-    for name in (*config.methods, *config.settings):
-        name, _, budget = name.partition("@")
-        method_spec(name)
-        if budget and budget not in config.budgets:
-            raise ConfigError(f"settings of {name}@{budget}: budgets are {config.budgets}")
-    rates = config.learning_rates or (config.training.learning_rate,)
-    for seed in config.seeds:
-        for rate in rates:
-            training = dataclasses.replace(config.training, learning_rate=rate)
-            for budget in ("", *config.budgets):
-                for name in config.methods:
-                    if method_spec(name).takes_budget != bool(budget):
-                        continue
-                    settings = {
-                        **config.settings.get(name, {}),
-                        **config.settings.get(f"{name}@{budget}", {}),
-                    }
-                    dim = settings.pop("embedding_dim", config.model.embedding_dim)
-                    counts = config.counts if budget else "serving"
-                    yield RunConfig(
-                        MethodConfig(name, budget, counts, settings),
-                        dataclasses.replace(config.model, embedding_dim=dim),
-                        training,
-                        seed,
-                        config.max_rows,
-                    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,15 +48,26 @@ def compare(
         The results of all cells of this comparison, old and new, and the cells whose method does
         not fit its budget.
     """
-    wanted = list(cells(config))
+    total = sum(1 for _ in cells(config))
     shelf = shelf or SignatureShelf(dataset)
     done = {r.cell: r for r in read_results(results)} if results.exists() else {}
     found: list[RunResult] = []
     skipped: list[Skipped] = []
-    for number, run_config in enumerate(wanted):
+
+    def choose(candidates: Sequence[RunConfig]) -> RunConfig:
+        """The highest validation AUC; a cell that does not fit its budget comes last."""
+
+        def auc(run_config: RunConfig) -> float:
+            result = done.get(identity_of(dataset, run_config))
+            value = None if result is None else result.validation.get("auc")
+            return -math.inf if value is None or math.isnan(value) else value
+
+        return max(candidates, key=auc)
+
+    for number, run_config in enumerate(cells(config, choose)):
         identity = identity_of(dataset, run_config)
         if identity not in done:
-            step = None if progress is None else progress(run_config, number, len(wanted))
+            step = None if progress is None else progress(run_config, number, total)
             try:
                 _, result = run(
                     dataset,

@@ -125,14 +125,19 @@ class RunConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CompareConfig:
-    """A table of runs: methods x budgets x learning rates x seeds.
+    """A table of runs: methods x budgets x what each method tries x seeds.
 
     Attributes:
         methods: Names of methods; "full" is run once per seed, without a budget.
         budgets: Budgets for every other method.
         counts: As in `MethodConfig`.
-        learning_rates: Tried for every method, chosen on validation; () takes training's own.
+        learning_rates, weight_decays: Tried for every method, chosen on validation; () takes
+            training's own.
         seeds: Repetitions.
+        repeat_chosen: Whether the first seed tries everything and the others repeat what its
+            validation rows chose; else every seed tries everything.
+        grid: Per method, or per method and budget, lists of values to try for its settings, beside
+            what `settings` says; in turn with the rates and decays, see `cells`.
         settings: Per method, or per method and budget ("lma-rows@64x"), what differs from its
             defaults; the budget's own replace the method's. Beside the method's own settings
             there is `embedding_dim`: another virtual dimension than the model's.
@@ -152,8 +157,11 @@ class CompareConfig:
     budgets: tuple[str, ...] = ("16x", "64x")
     counts: str = "serving"
     learning_rates: tuple[float, ...] = ()
+    weight_decays: tuple[float, ...] = ()
     seeds: tuple[int, ...] = (0,)
+    repeat_chosen: bool = False
     settings: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    grid: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     model: ModelConfig = ModelConfig()
     training: TrainingConfig = TrainingConfig()
     max_rows: int | None = None

@@ -26,6 +26,7 @@ from lma.nn.for_log import choose_for_log
 from lma.results import RunResult, cell_id
 from lma.signatures import LogStats, SignatureConfig, SignatureTable, fit_signatures
 from lma.training.config import ConfigError, ModelConfig, RunConfig, to_dict
+from lma.training.from_contexts import FromContexts
 from lma.training.loop import Outcome, Progress, train
 from lma.training.methods import method_spec
 from lma.training.metrics import evaluate
@@ -135,6 +136,8 @@ def build_model(dataset: Any, config: RunConfig, shelf: SignatureShelf) -> DLRM 
         init_std=config.model.init_std,
     )
     memory = embeddings.memory
+    if isinstance(method, FromContexts):
+        method.fill_(memory, dataset, shelf.stats)
     memory.sparse = memory.bits == 32 and use_sparse_gradients(
         memory.weight.numel(),
         memory.weight.shape[1],

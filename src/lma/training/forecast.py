@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from lma.allocation import Budget, Hashed
 from lma.allocation.tables import FLOAT_BYTES
 from lma.nn import EmbeddingBagCollection, EmbeddingBagConfig
-from lma.training.comparison import cells
+from lma.training.cells import cells
 from lma.training.config import CompareConfig, ModelConfig, RunConfig, TrainingConfig
 from lma.training.experiment import make_model
 from lma.training.optimizers import make_optimizer, use_sparse_gradients

@@ -26,6 +26,7 @@ from lma.allocation import (
 from lma.allocation.tables import PRECISIONS
 from lma.signatures import SignatureConfig
 from lma.training.config import ConfigError, check_key
+from lma.training.from_contexts import FromContexts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,10 @@ METHODS: dict[str, MethodSpec] = {
     "lma": MethodSpec("lma", Auto()),
     "lma-permuted": MethodSpec("lma, codes permuted", Auto(permuted=True)),
     "full": MethodSpec("full", Full(), takes_budget=False),
+    "full-from-contexts": MethodSpec("full, from contexts", FromContexts(), takes_budget=False),
+    "low-dimension-from-contexts": MethodSpec(
+        "low dimension, from contexts", FromContexts(full=False)
+    ),
     "hashing-trick": MethodSpec("hashing trick", HashingTrick()),
     "hashing-trick-all": MethodSpec("hashing trick, all tables", HashingTrick(per_table=False)),
     "hashed": MethodSpec("hashed", Hashed()),
