@@ -132,3 +132,14 @@ def test_too_small_a_budget_says_so() -> None:
     assert Auto().choose(tables_of(stats), Budget(least), stats).method == FrequencyCutoff(2)
     with pytest.raises(BudgetError):
         Auto().choose(tables_of(stats), Budget(least - 1), stats)
+
+
+def test_rows_go_down_to_one_float_where_that_is_whole_bytes() -> None:
+    stats = stats_of(user=np.full(1000, 100))
+    budget = Budget.of("64x", None, 1000)
+    assert budget is not None
+    dims = {
+        bits: [c.tables[0].embedding_dim for c in Auto().rows(tables_of(stats), budget, bits)]
+        for bits in ("int8", "int4")
+    }
+    assert dims == {"int8": [16, 8, 4, 2, 1], "int4": [16, 8, 4, 2]}

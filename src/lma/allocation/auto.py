@@ -13,13 +13,13 @@ from lma.allocation.frequency_cutoff import FrequencyCutoff, kept_tokens
 from lma.allocation.learned_plan import make_learned_plan
 from lma.allocation.lma import Lma
 from lma.allocation.planning import Plan
-from lma.allocation.tables import Budget, Table
+from lma.allocation.tables import PRECISIONS, Budget, Table
 from lma.errors import BudgetError
 from lma.signatures.config import SignatureConfig
 from lma.signatures.stats import LogStats, TableStats
 
-# Rows of 4-bit floats: the largest of these whose rows reach nearly every occurrence of a token.
-ROW_DIMS = (16, 8, 4, 2)
+# Rows of few-bit floats: the largest of these whose rows reach nearly every occurrence of a token.
+ROW_DIMS = (16, 8, 4, 2, 1)
 COVERAGE = 0.99
 # Floats of a coded vector, which its codes share equally, and what they are worth beside others:
 # narrow codebooks leave a small budget bytes to sign tokens with.
@@ -142,6 +142,8 @@ class Auto:
     def rows(self, tables: Sequence[Table], budget: Budget, precision: str) -> list[Choice]:
         """Rows of 8-bit or 4-bit floats, of every dimension that the budget holds, widest first."""
         budget = dataclasses.replace(budget, precision=precision)
+        # Two 4-bit floats make a byte.
+        dims = [dim for dim in ROW_DIMS if dim * PRECISIONS[precision] % 8 == 0]
         return [
             Choice(
                 FrequencyCutoff(dim),
@@ -149,7 +151,7 @@ class Auto:
                 tuple(dataclasses.replace(table, embedding_dim=dim) for table in tables),
                 budget,
             )
-            for dim in ROW_DIMS
+            for dim in dims
             if _places(tables, budget, dim) >= 0
         ]
 

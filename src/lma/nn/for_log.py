@@ -19,7 +19,7 @@ FORMATS_OF_POSITIVES = ("frappe", "interactions")
 # What sums of log-odds do not show, in AUC: codes let tokens of a few rows learn from each other in
 # company, and wide rows hold more than one number per token.
 CODES_GIVE = 0.015
-DIMS_GIVE = {2: 0.0, 4: 0.008, 8: 0.010, 16: 0.011}
+DIMS_GIVE = {1: -0.003, 2: 0.0, 4: 0.005, 8: 0.0075, 16: 0.0085}
 
 
 def embeddings_for(
@@ -94,12 +94,14 @@ def choose_for_log(
     others = method.rows(tables, budget, "int8")
     layouts = [c.method.allocate(c.tables, c.budget, stats=stats) for c in others]
     of_codes, *of_rows = judge(log, [allocation, *layouts])
-    if not of_rows or of_codes + CODES_GIVE >= max(of_rows):
+    if not of_rows:
         return choice, allocation
     worth = [
         auc + DIMS_GIVE[c.tables[0].embedding_dim] for auc, c in zip(of_rows, others, strict=True)
     ]
     best = worth.index(max(worth))
+    if of_codes + CODES_GIVE >= of_rows[best]:
+        return choice, allocation
     return others[best], layouts[best]
 
 
