@@ -5,8 +5,8 @@
 
 2,000 sets of 100 elements, 128 hash functions, one thread each. lma reads them as a log: one row
 per element, its bag the sets that hold the element ("rows"), and as contexts: one row per pair
-(set, element) ("context", of the sets' table alone). rensa hashes strings, as its users call it, one
-object per set or all sets at once; and, its fastest call, takes 64-bit hashes made beforehand,
+(set, element) ("context", of the sets' table alone). rensa hashes strings, as its users call it,
+one object per set or all sets at once; and, its fastest call, takes 64-bit hashes made beforehand,
 which are not timed. Only lma counts supports, checks ids and hashes the winners into codes.
 """
 
