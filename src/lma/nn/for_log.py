@@ -18,7 +18,7 @@ from lma.signatures import LogStats, SignatureConfig, SignatureTable, fit_signat
 FORMATS_OF_POSITIVES = ("frappe", "interactions")
 # What sums of log-odds do not show, in AUC: codes let tokens of a few rows learn from each other in
 # company, and wide rows hold more than one number per token.
-CODES_GIVE = 0.015
+CODES_GIVE = 0.01
 DIMS_GIVE = {1: -0.003, 2: 0.0, 4: 0.005, 8: 0.0075, 16: 0.0085}
 
 
@@ -66,7 +66,7 @@ def choose_for_log(
 
     Contexts of all rows may be like each other without meaning the same click. So where they are
     what codes are made of, training rows judge codes against 8-bit rows of the frequent tokens
-    (`lma.allocation.judgement`), which have to be .015 AUC better.
+    (`lma.allocation.judgement`), which have to be .010 AUC better.
 
     Args:
         log, tables, budget, stats: Of one log.
