@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+
 from lma.garbage import collection_paused
 from lma.hashing import GOLDEN, MIX_1, MIX_2
 
