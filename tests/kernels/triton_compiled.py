@@ -33,9 +33,11 @@ FLOATS = ("weight", "grad", "factors", "out")
     [
         (starts_kernel, {"SIGNED": True, "BLOCK": 128}),
         (starts_kernel, {"SIGNED": False, "BLOCK": 128}),
-        (pool_kernel, {"BAGS": True, "FACTORS": True, "SCALES": False, "BLOCK": 64}),
-        (pool_kernel, {"BAGS": False, "FACTORS": False, "SCALES": False, "BLOCK": 16}),
-        (pool_kernel, {"BAGS": True, "FACTORS": True, "SCALES": True, "BLOCK": 64}),
+        (pool_kernel, {"BAGS": True, "FACTORS": True, "BITS": 32, "BLOCK": 64}),
+        (pool_kernel, {"BAGS": False, "FACTORS": False, "BITS": 32, "BLOCK": 16}),
+        (pool_kernel, {"BAGS": True, "FACTORS": True, "BITS": 8, "BLOCK": 64}),
+        (pool_kernel, {"BAGS": True, "FACTORS": True, "BITS": 4, "BLOCK": 64}),
+        (pool_kernel, {"BAGS": False, "FACTORS": False, "BITS": 4, "BLOCK": 16}),
         (scatter_kernel, {"BAGS": True, "FACTORS": True, "BLOCK": 64}),
         (dot_kernel, {"BAGS": True, "BLOCK": 64}),
         (segment_kernel, {"FACTORS": True, "BLOCK": 16}),
@@ -47,8 +49,8 @@ def test_kernels_compile(kernel: Any, constants: dict[str, Any], real: str) -> N
         types["out"] = "*i32"
         if real != "fp32":
             pytest.skip("has no floats")
-    if constants.get("SCALES"):
-        types |= {"weight": "*i8", "out": "*fp32"}
+    if constants.get("BITS", 32) < 32:
+        types |= {"weight": "*i8" if constants["BITS"] == 8 else "*u8", "out": "*fp32"}
     if kernel in (scatter_kernel, segment_kernel):
         types["out"] = "*fp32"
     signature = {

@@ -89,17 +89,22 @@ def test_lookup_and_gradients(
             torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("bags", [False, True], ids=["one id", "bags"])
 @pytest.mark.parametrize("name", ["all", "unsigned"])
-def test_lookup_in_int8(kernels: ModuleType, name: str, bags: bool) -> None:
-    case = named_case(name, 4, private=True)
-    features = len(case.dims)
+def test_lookup_in_8_and_4_bits(kernels: ModuleType, name: str, bags: bool, bits: int) -> None:
+    kinds = KINDS[name]
+    features = len(kinds)
+    # Rows of two floats, for 4 bits; the private parts are a part, the whole vector, nothing.
+    dims = [(12, 14, 13)[t % 3] for t in range(features)]
+    case = make_case(0, kinds, dims, [(2, 14, 0)[t % 3] for t in range(features)], 4)
     generator = torch.Generator().manual_seed(0)
     offsets = bag_offsets(features, 5, 3, generator) if bags else None
     ids = one_hot_ids(case, 5, generator)
     if offsets is not None:
         ids = bag_ids(case, offsets, 5, generator)
-    stored = quantised.quantise(case.weight())
+    stored = quantised.quantise(case.weight(), bits)
+    assert stored.bits == bits
     factors = torch.randn(len(ids), generator=generator)
     sums = torch.zeros(features, dtype=torch.int64)
     for modes, own in ((torch.arange(features) % 2, None), (sums, factors)):

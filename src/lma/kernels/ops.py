@@ -197,9 +197,6 @@ def _lookup_quantised_cpu(*args: Any) -> Tensor:
 
 @_kernel(lookup_quantised, "cuda")  # type: ignore[untyped-decorator]
 def _lookup_quantised_cuda(*args: Any) -> Tensor:
-    # Two values to a byte have no Triton kernel yet.
-    if args[0].dtype == torch.uint8:
-        return quantised.lookup_quantised(*args)
     return gpu(quantised.lookup_quantised)(*args)  # type: ignore[no-any-return]
 
 

@@ -12,7 +12,7 @@ from lma.kernels.gpu.segment_kernel import sorted_grad
 from lma.kernels.layout import Column, Kind
 from lma.kernels.reference import lookup as reference
 from lma.kernels.reference import touched
-from lma.kernels.reference.quantised import group_blocks
+from lma.kernels.reference.quantised import Quantised, group_blocks
 
 ENTRIES = 128  # entries of one program
 
@@ -91,7 +91,7 @@ def lookup(
         )
         return out, kept
     out = _pool(
-        weight, None, found, offsets, factors, numbers, columns, modes, layout, chunk, lead, width
+        weight, found, offsets, factors, numbers, columns, modes, layout, chunk, lead, width
     )
     return out, kept
 
@@ -118,19 +118,19 @@ def lookup_quantised(
     width: int,
 ) -> Tensor:
     """`reference.lookup_quantised`."""
+    memory = Quantised(values, scales)
     tables = reference.tables_of_entries(numbers, offsets, len(ids))
     found = starts(
-        ids, tables, layout, seeds, draws, codes, fingerprints, overflow_keys, values.shape[1],
+        ids, tables, layout, seeds, draws, codes, fingerprints, overflow_keys, memory.shape[1],
         chunk, stride, lead, pieces,
     )  # fmt: skip
     return _pool(
-        values, scales, found, offsets, factors, numbers, columns, modes, layout, chunk, lead, width
+        memory, found, offsets, factors, numbers, columns, modes, layout, chunk, lead, width
     )
 
 
 def _pool(
-    weight: Tensor,
-    scales: Tensor | None,
+    memory: Tensor | Quantised,
     starts: Tensor,
     offsets: Tensor | None,
     factors: Tensor | None,
@@ -142,18 +142,21 @@ def _pool(
     lead: int,
     width: int,
 ) -> Tensor:
-    """Pooled vectors: in the dtype of floats, float32 of an int8 memory."""
+    """Pooled vectors: in the dtype of floats, float32 of a quantised memory."""
+    weight, scales = memory if isinstance(memory, Quantised) else (memory, None)
+    bits = memory.bits if isinstance(memory, Quantised) else 32
+    num_blocks, unit = memory.shape
     slots = len(starts) if offsets is None else len(offsets) - 1
-    features, unit = len(numbers), weight.shape[1]
+    features = len(numbers)
     dtype = weight.dtype if scales is None else torch.float32
     out = weight.new_empty(slots // features, width, dtype=dtype)
     if slots:
         pool_kernel[(slots,)](
             weight.contiguous(), _or(scales, weight), starts, _or(offsets, starts),
             _or(factors, weight), numbers, columns, modes, layout, out, features,
-            slots // features, starts.shape[1], unit, chunk, lead, width, max(1, weight.numel()),
+            slots // features, starts.shape[1], unit, chunk, lead, width, max(1, num_blocks * unit),
             group_blocks(unit) * unit, BAGS=offsets is not None, FACTORS=factors is not None,
-            SCALES=scales is not None, BLOCK=_block(layout),
+            BITS=bits, BLOCK=_block(layout),
         )  # fmt: skip
     return out
 

@@ -46,11 +46,12 @@ def pool_kernel(
     weight, scales, starts, offsets, factors, numbers, columns, modes,
     layout, out, features, batch, pieces, unit, chunk,
     lead, width, size, group, BAGS: tl.constexpr, FACTORS: tl.constexpr,
-    SCALES: tl.constexpr, BLOCK: tl.constexpr,
+    BITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """out[r, columns[f] + i] = share * sum of factors[e] * weight[place(e, i)].
 
-    With SCALES the weights are int8, and `group` neighbouring ones share a scale.
+    BITS is 32 for weights in floats; of 8 and 4 bits `group` neighbouring ones share a scale, and
+    of 4 bits two share a byte, as in `reference.quantised.Quantised`.
     """
     s = tl.program_id(0).to(tl.int64)
     place, low, high, share, piece, inside, mask = slot_geometry(
@@ -61,8 +62,12 @@ def pool_kernel(
     for e in range(low, high):
         start = tl.load(starts + e * pieces + piece, mask=mask, other=0).to(tl.int64)
         at = (start * unit + inside) % size
-        value = tl.load(weight + at, mask=mask, other=0).to(tl.float32)
-        if SCALES:
+        if BITS == 4:
+            byte = tl.load(weight + at // 2, mask=mask, other=0).to(tl.int32)
+            value = (((byte >> (at % 2 * 4).to(tl.int32)) & 15) - 8).to(tl.float32)
+        else:
+            value = tl.load(weight + at, mask=mask, other=0).to(tl.float32)
+        if BITS < 32:
             value = value * tl.load(scales + at // group, mask=mask, other=0).to(tl.float32)
         if FACTORS:
             value = value * tl.load(factors + e).to(tl.float32)
