@@ -10,7 +10,7 @@ import lma
 ROOT = Path(lma.__file__).parent
 # A module imports from its own part or from lower layers only.
 LAYERS = [
-    {"hashing", "results", "errors", "files", "buffers", "garbage", "version"},
+    {"hashing", "results", "errors", "files", "buffers", "version"},
     {"kernels"},
     {"signatures"},
     {"allocation"},

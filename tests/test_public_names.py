@@ -50,7 +50,7 @@ def test_all_is_sorted_and_complete(name: str) -> None:
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
     imported = {
         alias.asname or alias.name
-        for node in ast.walk(tree)
+        for node in tree.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }

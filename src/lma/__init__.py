@@ -8,36 +8,33 @@
 The guide, formulas and file formats are under `docs/`.
 """
 
-import lma.garbage as _garbage
-
-with _garbage.collection_paused():
-    from lma import allocation, models, nn
-    from lma.allocation import Plan, plan, shared_fraction
-    from lma.errors import BudgetError, DataError, FormatError, LmaError, StateMismatchError
-    from lma.hashing import HASH_VERSION, token_key
-    from lma.nn import (
-        Embedding,
-        EmbeddingBag,
-        EmbeddingBagCollection,
-        EmbeddingBagConfig,
-        FusedOptimizer,
-        SharedMemory,
-        compress_,
-        embeddings_for,
-    )
-    from lma.signatures import (
-        ContextCodeBuilder,
-        LogStats,
-        MinHashBuilder,
-        SignatureConfig,
-        SignatureTable,
-        SimHashBuilder,
-        TableStats,
-        drift,
-        fit_signatures,
-    )
-    from lma.training import Bundle, load, save
-    from lma.version import __version__
+from lma import allocation, models, nn
+from lma.allocation import Plan, plan, shared_fraction
+from lma.errors import BudgetError, DataError, FormatError, LmaError, StateMismatchError
+from lma.hashing import HASH_VERSION, token_key
+from lma.nn import (
+    Embedding,
+    EmbeddingBag,
+    EmbeddingBagCollection,
+    EmbeddingBagConfig,
+    FusedOptimizer,
+    SharedMemory,
+    compress_,
+    embeddings_for,
+)
+from lma.signatures import (
+    ContextCodeBuilder,
+    LogStats,
+    MinHashBuilder,
+    SignatureConfig,
+    SignatureTable,
+    SimHashBuilder,
+    TableStats,
+    drift,
+    fit_signatures,
+)
+from lma.training import Bundle, load, save
+from lma.version import __version__
 
 __all__ = [
     "HASH_VERSION",

@@ -10,12 +10,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+from numba import njit
 
-from lma.garbage import collection_paused
 from lma.hashing import GOLDEN, MIX_1, MIX_2
-
-with collection_paused():
-    from numba import njit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,17 +38,6 @@ def inlined(function: F) -> F:
     """A function that becomes part of the kernels that call it."""
     compiled: Any = njit(**_OPTIONS, forceinline=True)(function)
     return compiled
-
-
-@kernel
-def _nothing() -> Any:
-    """Do nothing."""
-    return 0
-
-
-with collection_paused():
-    # Numba loads the larger part of itself at its first call.
-    _nothing()
 
 
 @inlined
