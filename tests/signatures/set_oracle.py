@@ -16,10 +16,11 @@ STREAM_ELEMENT, STREAM_CODE, STREAM_LABEL = (1 << 20) - 1, (1 << 20) + 1, (1 << 
 MASK, MASK_32 = (1 << 64) - 1, (1 << 32) - 1
 
 
-def element_sets(rows, labels, names, similarity, seed=0):
+def element_sets(rows, labels, names, similarity, seed=0, fields=()):
     """Set of 64-bit elements of every token: {(table, id): set}.
 
-    `rows[r][f]` is the bag (a list of ids) of feature f in row r.
+    `rows[r][f]` is the bag (a list of ids) of feature f in row r. Where `fields` are named, the
+    tokens of all others are met by nobody.
     """
     sets = defaultdict(set)
     for number, row in enumerate(rows):
@@ -32,6 +33,8 @@ def element_sets(rows, labels, names, similarity, seed=0):
             if similarity == "positive_context" and labels[number] != 1:
                 continue
             for other in tokens - {token}:
+                if fields and other[0] not in fields:
+                    continue
                 if similarity == "labelled_context":
                     state = combine_int(stream_seed(seed, STREAM_LABEL), int(labels[number]))
                     sets[token].add(combine_int(state, token_key(*other) & MASK))

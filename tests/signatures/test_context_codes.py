@@ -53,10 +53,12 @@ def dense_sums(rows, labels, config, passes):
         positive[list(row)] += label
     mean = (positive - support * rate) / (support + shrinkage)
 
-    def matrix_of(similarity):
+    def matrix_of(similarity, fields=()):
         matrix = np.zeros((len(names), len(names)))
         for row, label in zip(met, labels, strict=True):
             for v, u in itertools.permutations(row, 2):
+                if names[u][0] not in (fields or NAMES):
+                    continue
                 weight = {"context": 1.0, "positive_context": float(label)}.get(
                     similarity, label - rate - mean[v] - mean[u]
                 )
@@ -79,8 +81,10 @@ def dense_sums(rows, labels, config, passes):
         scale = support if similarity == "context" else positive
         popularity = (scale + shrinkage) ** -0.5
         used = positive if similarity == "positive_context" else support
-        sums = matrix_of(similarity) @ (vectors * popularity[:, None])
-        if number_of_pass + 1 == passes:
+        last = number_of_pass + 1 == passes
+        fields = config.context_fields if last else ()
+        sums = matrix_of(similarity, fields) @ (vectors * popularity[:, None])
+        if last:
             break
         for a, b in itertools.pairwise(bounds):
             n = used[a:b, None]
@@ -96,13 +100,14 @@ def dense_sums(rows, labels, config, passes):
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 @pytest.mark.parametrize(("iterations", "passes"), [(0, 1), (0, 2), (0, 3), (1, 1), (2, 2)])
-def test_sums_are_those_of_explicit_matrices(similarity, iterations, passes, monkeypatch):
+@pytest.mark.parametrize("fields", [(), ("movie", "genre")], ids=["all fields", "some fields"])
+def test_sums_are_those_of_explicit_matrices(similarity, iterations, passes, fields, monkeypatch):
     """Iterations on a sample that holds the whole log are as many more passes over it."""
     monkeypatch.setattr(context_start, "ITERATIONS", iterations)
     monkeypatch.setattr(context_start, "LEAST_GAIN", -1.0)
     rows, labels = log()
     rows = [[sorted(set(bag)) for bag in row] for row in rows]
-    config = config_of(similarity, passes=passes)
+    config = config_of(similarity, passes=passes, context_fields=fields)
     builder = build(rows, labels, config)
     for table, (sums, used) in dense_sums(rows, labels, config, iterations + passes).items():
         where = builder._state.where[table]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from set_oracle import as_batch, element_sets, expected_codes, own_codes, random_rows
 
 from lma.errors import LmaError
-from lma.signatures import MinHashBuilder, SignatureConfig
+from lma.signatures import ContextCodeBuilder, MinHashBuilder, SignatureConfig
 
 NAMES = ("user", "movie", "genre")
 SIMILARITIES = ("rows", "context", "labelled_context", "positive_context")
@@ -52,6 +52,40 @@ def test_codes_are_the_hashes_of_the_sets_winners(similarity, longest):
             expected_codes(elements, 5, 11, 3) if elements else own_codes(table, token, 5, 11, 3)
         )
         assert codes == wanted, (table, token)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES[1:])
+@pytest.mark.parametrize("fields", [("movie",), ("user", "genre")], ids=str)
+def test_only_the_context_fields_chosen_are_met(similarity, fields):
+    rng = np.random.default_rng(1)
+    sizes = (6, 9, 5)
+    rows = random_rows(rng, 40, sizes, (3, 1, 4))
+    labels = rng.integers(0, 2, len(rows))
+    config = SignatureConfig(
+        similarity, num_codes=5, code_bits=11, min_support=1, seed=3, context_fields=fields
+    )
+    found = all_codes(
+        build(rows, labels, config, sizes).finish(dict(zip(NAMES, sizes, strict=True)))
+    )
+    sets = element_sets(rows, labels, NAMES, similarity, seed=3, fields=fields)
+    for (table, token), codes in found.items():
+        elements = sets.get((table, token))
+        wanted = (
+            expected_codes(elements, 5, 11, 3) if elements else own_codes(table, token, 5, 11, 3)
+        )
+        assert codes == wanted, (table, token)
+
+
+@pytest.mark.parametrize("kind", ["random", "learned"])
+def test_an_unknown_context_field_is_refused_at_once(kind):
+    builder = {"random": MinHashBuilder, "learned": ContextCodeBuilder}[kind]
+    config = SignatureConfig("context", kind=kind, context_fields=("film",))
+    with pytest.raises(ValueError, match="no field 'film' among \\['user', 'movie'\\]"):
+        builder({"user": 3, "movie": 4}, config)
+    with pytest.raises(ValueError, match="context_fields must be empty"):
+        SignatureConfig("rows", context_fields=("movie",))
+    with pytest.raises(TypeError, match="context_fields"):
+        SignatureConfig("context", context_fields="movie")
 
 
 def test_two_rows_worked_by_hand():

@@ -55,8 +55,10 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("num_rows", "sizes", "longest", "codes"), SHAPES)
-@pytest.mark.parametrize("similarity", ["rows", "context"])
+@pytest.mark.parametrize("similarity", ["rows", "context", "context of some"])
 def test_kernel_equals_reference(threads, similarity, num_rows, sizes, longest, codes):
+    told = np.arange(len(sizes)) % 2 == (similarity == "context of some")
+    told |= similarity == "context"
     results = []
     for module in (reference, cpu):
         values, offsets, slots, chosen, elements, salts, states, minima, sampled = problem(
@@ -67,7 +69,7 @@ def test_kernel_equals_reference(threads, similarity, num_rows, sizes, longest, 
             module.update_row_minima(offsets, slots, chosen, elements, multipliers, minima, sampled)
         else:
             module.update_context_minima(
-                values, offsets, slots, chosen, salts, states, multipliers, minima, sampled
+                values, offsets, slots, chosen, salts, told, states, multipliers, minima, sampled
             )
         results.append((minima, sampled))
     for mine, wanted in zip(results[1], results[0], strict=True):

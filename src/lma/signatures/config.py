@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 
 SIMILARITIES = ("rows", "context", "labelled_context", "positive_context", "vectors")
 KINDS = ("random", "learned")
@@ -34,6 +35,10 @@ class SignatureConfig:
         seed: Seed of the hash functions and of k-means.
         kind: "random" (min-hash) or "learned" (quantised context vectors).
         dim: Dimension of the context vectors that learned codes quantise.
+        context_fields: The fields whose tokens count as met; () all. A field that everything
+            meets alike, such as a weekday, tells tokens apart by chance only. Tokens of the
+            other fields get signatures all the same, from what they meet in these. Learned codes
+            find their directions on all fields, and add up these in the last pass.
         passes: Passes over the log that project it, after the one that counts tokens and keeps
             rows to iterate on; more than one sharpen the vectors by rows that were not kept.
         quantiser: "product" (each code stands for some dimensions) or "residual" (each code
@@ -53,6 +58,7 @@ class SignatureConfig:
     passes: int = 1
     quantiser: str = "product"
     shrinkage: float = 50.0
+    context_fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -76,6 +82,14 @@ class SignatureConfig:
             raise ValueError(f"min_support must be at least 1, found {self.min_support}")
         if self.sample_rows is not None and self.sample_rows < 1:
             raise ValueError(f"sample_rows must be at least 1, found {self.sample_rows}")
+        if isinstance(self.context_fields, str):
+            raise TypeError(f"context_fields takes a list of names, found {self.context_fields!r}")
+        object.__setattr__(self, "context_fields", tuple(self.context_fields))
+        if self.context_fields and self.similarity in ("rows", "vectors"):
+            raise ValueError(
+                f"context_fields must be empty where similarity is {self.similarity!r}, which has "
+                f"no contexts, found {self.context_fields}"
+            )
         if not 0 <= self.shrinkage < float("inf"):
             raise ValueError(f"shrinkage must be a number of rows >= 0, found {self.shrinkage}")
         if self.kind == "learned":
@@ -99,6 +113,18 @@ class SignatureConfig:
             )
         if self.sample_rows is not None:
             raise ValueError("sample_rows must be None where kind is 'learned': all rows are read")
+
+    def told(self, tables: Iterable[str]) -> list[bool]:
+        """Whether the tokens of each table count as met by others.
+
+        Raises:
+            ValueError: `context_fields` names none of the tables; says which are there.
+        """
+        names = list(tables)
+        for field in self.context_fields:
+            if field not in names:
+                raise ValueError(f"context_fields: no field {field!r} among {names}")
+        return [not self.context_fields or name in self.context_fields for name in names]
 
     def support_to_sign(self, rows: int) -> int:
         """Support in a log of `rows` rows from which a token is worth a signature.

@@ -89,6 +89,7 @@ class ContextCodeBuilder:
             )
         self.config = config
         self.tables = dict(tables)
+        config.told(tables)  # an unknown field is refused before any row is read
         self.num_signed = dict(num_signed or {})
         self._given = {name: array_checksum(ids) for name, ids in (tokens or {}).items()}
         self.tokens = token_sets(tables, {}, tokens or {}, WHO)
@@ -282,6 +283,8 @@ class ContextCodeBuilder:
             return
         else:
             self._state.sharpen()
+        if self.passes_done == self.num_passes - 1:
+            self._state.leave_out()
         labelled = self._similarity_of_pass == "labelled_context"
         if labelled:
             self._state.rows[:] = self._state.all_rows

@@ -128,6 +128,17 @@ class ContextState:
                 self.vectors[where][block] = vectors * self.popularity(rows[block])
         return energy
 
+    def leave_out(self) -> None:
+        """Nobody meets the tokens of other than the context fields from now on.
+
+        Before the last pass, not earlier: what context tokens are like shows in whom they meet,
+        and of a single context field none meets another.
+        """
+        told = self.config.told(self.where)
+        for where, counts in zip(self.where.values(), told, strict=True):
+            if not counts:
+                self.vectors[where] = 0
+
     def restart(self, longest: int, labelled: bool) -> None:
         """Zero sums for a pass in which a row has up to `longest` entries.
 

@@ -94,6 +94,7 @@ class MinHashBuilder:
         self.num_rows = 0
         self._element = stream_seed(config.seed, STREAM_ELEMENT)
         self._salts = np.array([table_salt(name) for name in self.tables], dtype=np.uint64)
+        self._told = np.array(config.told(self.tables), dtype=np.bool_)
 
     def update(
         self,
@@ -159,8 +160,8 @@ class MinHashBuilder:
         else:
             states = combine(stream_seed(self.config.seed, STREAM_LABEL), label)
         update_context_minima(
-            batch.values, batch.offsets, slots, rows, self._salts, states, self._multipliers,
-            minima, sampled,
+            batch.values, batch.offsets, slots, rows, self._salts, self._told, states,
+            self._multipliers, minima, sampled,
         )  # fmt: skip
 
     def _sampled(self, numbers: I64, share: float) -> npt.NDArray[np.bool_]:

@@ -193,7 +193,7 @@ def _lower_grouped(  # type: ignore[no-untyped-def]
 
 @kernel
 def _two_smallest(  # type: ignore[no-untyped-def]
-    begin, end, values, offsets, rows, salts, states, multipliers, elements, first, second
+    begin, end, values, offsets, rows, salts, told, states, multipliers, elements, first, second
 ):
     width = len(multipliers)
     batch = len(states)
@@ -203,6 +203,8 @@ def _two_smallest(  # type: ignore[no-untyped-def]
         store(second, place, nothing)
     for tile in range(begin, end, TILE_ROWS):
         for feature in range(len(salts)):
+            # The others' hashes are needed all the same, to be compared with the smallest.
+            codes = width if told[feature] else 0
             for r in range(tile, min(tile + TILE_ROWS, end)):
                 bag = feature * batch + rows[r]
                 for entry in range(offsets[bag], offsets[bag + 1]):
@@ -210,7 +212,7 @@ def _two_smallest(  # type: ignore[no-untyped-def]
                     element = combine(states[rows[r]], key)
                     elements[entry] = element
                     upper, lower = _upper(element), _lower(element)
-                    for code in range(0, width, WIDTH):
+                    for code in range(0, codes, WIDTH):
                         h = add_product(upper, load(multipliers, code), lower)
                         place = r * width + code
                         one, two = load(first, place), load(second, place)
@@ -307,6 +309,7 @@ def update_context_minima(
     slots: I64,
     rows: I64,
     salts: U64,
+    told: npt.NDArray[np.bool_],
     states: U64,
     multipliers: U32,
     minima: Sequence[U32],
@@ -322,7 +325,7 @@ def update_context_minima(
 
         def smallest(begin: int, end: int, chosen: I64 = chosen) -> None:
             _two_smallest(
-                begin, end, values, offsets, chosen, salts, states, multipliers, elements,
+                begin, end, values, offsets, chosen, salts, told, states, multipliers, elements,
                 first, second,
             )  # fmt: skip
 

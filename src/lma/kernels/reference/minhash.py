@@ -80,6 +80,7 @@ def update_context_minima(
     slots: I64,
     rows: I64,
     salts: U64,
+    told: npt.NDArray[np.bool_],
     states: U64,
     multipliers: U32,
     minima: Sequence[U32],
@@ -94,6 +95,7 @@ def update_context_minima(
         values: Token ids, feature-major, distinct within a bag; int64 [entries].
         offsets, slots, rows, multipliers, minima, sampled: As `update_row_minima`.
         salts: Of the features' tables, uint64 [features].
+        told: Whether a feature's tokens count as met by others, bool [features].
         states: What a row's token keys are combined with, uint64 [batch]: one for all rows, or
             one per label.
     """
@@ -101,14 +103,15 @@ def update_context_minima(
     elements = combine(states[row], token_keys(salts[feature], values))
     hashes = code_hashes(elements, multipliers)
     met = np.empty_like(hashes)
-    sizes = np.bincount(row, minlength=len(states))
+    seen = told[feature]
+    sizes = np.bincount(row[seen], minlength=len(states))
     begin = np.cumsum(sizes) - sizes
     for code in range(len(multipliers)):
         own = hashes[:, code]
-        order = np.lexsort((own, row))
+        order = np.lexsort((own[seen], row[seen]))
         first, second = np.full((2, len(states)), NOTHING)
-        first[sizes > 0] = own[order[begin[sizes > 0]]]
-        second[sizes > 1] = own[order[begin[sizes > 1] + 1]]
+        first[sizes > 0] = own[seen][order[begin[sizes > 0]]]
+        second[sizes > 1] = own[seen][order[begin[sizes > 1] + 1]]
         met[:, code] = np.where(own == first[row], second[row], first[row])
     _lower(minima, sampled, feature, slots, used, met)
 
