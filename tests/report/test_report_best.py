@@ -25,6 +25,14 @@ def test_paired_difference_equals_scipy():
     assert (found.low95, found.high95) == pytest.approx((interval.low, interval.high), rel=1e-9)
 
 
+def test_controls_do_not_compete():
+    runs = [make_run(name, "16x", 0, validation=auc) for name, auc in (
+        ("lma, codes permuted", 0.9), ("low dimension, from contexts, int8", 0.8), ("hashed", 0.7)
+    )]  # fmt: skip
+    (found,) = best_per_budget(summarise(runs))
+    assert (found.best.method, found.num_methods) == ("hashed", 1)
+
+
 def test_full_tables_are_found_without_a_target():
     runs = make_comparison()
     found = paired_difference(runs, "hashed", "full", "64x", "ml-1m")

@@ -60,9 +60,19 @@ def test_a_grid_is_searched_in_turn_and_only_what_won_is_repeated():
     assert len(list(cells(config))) == len(seen)
 
 
+def test_a_methods_own_rates_are_tried_beside_the_common_ones():
+    config = dataclasses.replace(
+        CONFIG, methods=("full",), seeds=(0,), weight_decays=(0.0, 0.1),
+        grid={"full": {"training.weight_decay": [0.5], "training.learning_rate": [0.3]}},
+    )  # fmt: skip
+    found = [(c.training.learning_rate, c.training.weight_decay) for c in cells(config)]
+    assert found == [(0.001, 0.0), (0.3, 0.0), (0.001, 0.1), (0.001, 0.5)]
+
+
 @pytest.mark.parametrize(
     ("grid", "message"),
     [
+        ({"hashed": {"block_sise": [4]}}, "did you mean 'block_size'"),
         ({"hashed": {"block_size": 4}}, "grid of hashed: block_size must be a list"),
         ({"hashed@2x": {"block_size": [4]}}, "grid of hashed@2x: budgets are"),
         ({"hashed": {"training.epoch": [4]}}, "did you mean 'epochs'"),

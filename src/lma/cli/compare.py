@@ -32,8 +32,8 @@ def compare(
     weight_decays: str = typer.Option(None, help="Likewise, after the learning rates."),
     repeat_chosen: bool = typer.Option(
         None,
-        "--repeat-chosen",
-        help="Only the first seed tries everything; the others repeat what it chose.",
+        "--repeat-chosen/--search-every-seed",
+        help="Whether only the first seed tries everything and the others repeat what it chose.",
     ),
     counts: str = typer.Option(None, help="What budgets pay for: serving bytes or weights alone."),
     epochs: int = typer.Option(None, help="Passes over the training rows at most."),

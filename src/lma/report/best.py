@@ -45,7 +45,7 @@ def best_per_budget(summaries: Sequence[Summary]) -> list[BudgetBest]:
     full = next((s for s in summaries if s.is_full and not s.target), None)
     found: list[BudgetBest] = []
     for target in dict.fromkeys(s.target for s in summaries if s.target):
-        cells = [s for s in summaries if s.target == target and not s.is_full]
+        cells = [s for s in summaries if s.target == target and not s.is_full and not s.is_control]
         cells = [s for s in cells if math.isfinite(s.validation_auc.mean)]
         within = [s for s in cells if not s.is_over_budget]
         ranked = sorted(within or cells, key=lambda s: -s.validation_auc.mean)

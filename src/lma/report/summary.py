@@ -13,6 +13,8 @@ from lma.report.statistics import Estimate, estimate
 from lma.results import RunResult
 
 FULL = "full"
+# Ends of the names of methods that explain others; "from contexts" may be served in fewer bits.
+CONTROLS = ("codes permuted", "from contexts", "from contexts, int8", "from contexts, int4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +72,11 @@ class Summary:
     def is_full(self) -> bool:
         """Whether these are the full tables, which all others are measured against."""
         return self.method == FULL
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the method is there to explain another, not to be used."""
+        return self.method.endswith(CONTROLS)
 
     @property
     def is_over_budget(self) -> bool:

@@ -85,10 +85,13 @@ def _axes(config: CompareConfig, name: str, budget: str) -> dict[str, Sequence[A
     for key, values in grid.items():
         if not isinstance(values, (list, tuple)):
             raise ConfigError(f"grid of {name}: {key} must be a list of values, found {values!r}")
-    return grid | {
-        "training.learning_rate": config.learning_rates,
-        "training.weight_decay": config.weight_decays,
-    }
+    for key, common in (
+        ("training.learning_rate", config.learning_rates),
+        ("training.weight_decay", config.weight_decays),
+    ):
+        # Last, so that settings are chosen at the first rate; then what is the method's own.
+        grid[key] = (*common, *grid.pop(key, ()))
+    return grid
 
 
 def _search(
@@ -96,15 +99,22 @@ def _search(
 ) -> Generator[RunConfig, None, RunConfig]:
     """Yield what was not yet tried of every axis; return the best of all."""
     tried = [best]
+    _check_settings(best)
     yield best
     for key, values in axes.items():
         candidates = [best, *(_with(best, key, value) for value in values)]
         for candidate in candidates:
             if candidate not in tried:
                 tried.append(candidate)
+                _check_settings(candidate)
                 yield candidate
         best = choose(candidates)
     return best
+
+
+def _check_settings(config: RunConfig) -> None:
+    """`ConfigError` for a setting that the method does not have, before hours of runs."""
+    method_spec(config.method.name).configure(config.method.settings)
 
 
 def _with(config: RunConfig, key: str, value: Any) -> RunConfig:
