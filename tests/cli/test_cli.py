@@ -333,6 +333,20 @@ def test_predict_leaves_out_bad_rows_and_takes_options(folder, tmp_path, capsys)
     assert len(pl.read_csv(tmp_path / "p.csv")) == 30
 
 
+@pytest.mark.parametrize(
+    ("flags", "runs"), [((), 6), (("--repeat-chosen",), 4), (("--search-every-seed",), 6)]
+)
+def test_a_search_is_counted_before_it_starts(folder, tmp_path, capsys, flags, runs):
+    """Two rates and one more decay are three runs, twice or repeated once."""
+    lma("prepare", "criteo", folder / "log.tsv", tmp_path / "d", capsys=capsys)
+    search = ("--methods", "full", "--seeds", "0,1", "--learning-rates", "1e-3,1e-2",
+              "--weight-decays", "0,1e-5")  # fmt: skip
+    said = lma("compare", tmp_path / "d", tmp_path / "r.jsonl", *search, *flags, "--dry-run",
+               capsys=capsys).out  # fmt: skip
+    assert f"training: {runs} runs" in " ".join(said.split())
+    assert not (tmp_path / "r.jsonl").exists()
+
+
 def test_list_version_and_help(capsys):
     listed = lma("compare", "--list", capsys=capsys).out
     for method in ("lma-labelled-context", "mixed-dimension", "tensor-train", "deep-hash"):

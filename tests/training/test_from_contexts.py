@@ -8,7 +8,7 @@ from lma.allocation.auto import FORMS
 from lma.signatures import LogStats, SignatureConfig
 from lma.signatures.fit import fit_context_codes
 from lma.training import MethodConfig, RunConfig, SignatureShelf, TrainingConfig, build_model, run
-from lma.training.from_contexts import FromContexts
+from lma.training.config import ConfigError
 
 
 def model_of(log, name, budget="", **settings):
@@ -55,6 +55,11 @@ def test_labels_of_few_rows_are_not_given_away(log):
         assert not memory.weight.detach().view(-1)[places[told:]].any()
 
 
+def test_contexts_that_there_are_none_of_are_refused(log):
+    with pytest.raises(ConfigError, match=r"similarity must be one of .* found 'rows'"):
+        model_of(log, "full-from-contexts", similarity="rows")
+
+
 def test_its_bytes_are_those_of_the_tables(log):
     runs = {}
     for name in ("full", "full-from-contexts"):
@@ -64,4 +69,3 @@ def test_its_bytes_are_those_of_the_tables(log):
     assert one.bytes == other.bytes
     assert other.method == "full, from contexts"
     assert other.target == ""
-    assert FromContexts().name == "from contexts"

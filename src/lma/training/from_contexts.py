@@ -19,6 +19,7 @@ from lma.nn.memory import SharedMemory
 from lma.signatures import LogStats, SignatureConfig, SignatureTable
 from lma.signatures.context import LABEL_FLOOR
 from lma.signatures.fit import fit_context_codes
+from lma.training.config import ConfigError
 
 F32 = npt.NDArray[np.float32]
 I64 = npt.NDArray[np.int64]
@@ -62,6 +63,10 @@ class FromContexts:
         average token.
         """
         similarity = self.similarity or similarity_of(log)
+        if similarity not in FORMS:
+            raise ConfigError(
+                f"{self.name}: similarity must be one of {list(FORMS)}, found {similarity!r}"
+            )
         form = FORMS[similarity]
         config = SignatureConfig(
             similarity=similarity,
