@@ -44,12 +44,17 @@ def test_pages_of_code(tmp_path, page):
 
 
 def test_the_guide_s_settings_are_settings():
-    from lma.training import RunConfig, method_spec
+    from lma.training import CompareConfig, RunConfig, method_spec
+    from lma.training.cells import cells
     from lma.training.config import from_dict, tomllib
 
-    (text,) = blocks("docs/guide.md", "toml")
-    config = from_dict(RunConfig, tomllib.loads(text))
+    of_train, of_compare = blocks("docs/guide.md", "toml")
+    config = from_dict(RunConfig, tomllib.loads(of_train))
     method_spec(config.method.name).configure(config.method.settings)
+    search = tomllib.loads(of_compare)
+    runs = list(cells(from_dict(CompareConfig, {**search, "methods": list(search["grid"])})))
+    # Per budget four widths, another rate and another decay, then two more seeds.
+    assert len(runs) == 2 * (4 + 1 + 1 + 2)
 
 
 def test_make_knows_the_targets_that_readme_names():
