@@ -27,23 +27,35 @@ from lma.signatures import ContextCodeBuilder, SignatureConfig, context_start
 
 BATCH = 65_536
 ITEMS = 1000
+FEW = 8  # fields of a chosen context
 
 
 def passes(rows: int, rounds: int) -> None:
     sizes, ids, labels = log(rows)
-    builders = {}
-    for similarity in ("context", "labelled_context", "positive_context"):
-        builder = ContextCodeBuilder(sizes, SignatureConfig(similarity, kind="learned", passes=1))
+    builders: dict[str, ContextCodeBuilder] = {}
+    kinds = [(s, ()) for s in ("context", "labelled_context", "positive_context")]
+    for similarity, fields in (*kinds, ("context", tuple(sizes)[:FEW])):
+        config = SignatureConfig(similarity, kind="learned", passes=1, context_fields=fields)
+        builder = ContextCodeBuilder(sizes, config)
         builder.update(ids, None, labels)
         builder.next_pass()
-        builders[f"{similarity}, one pass"] = builder
-    counting = ContextCodeBuilder(sizes, SignatureConfig(kind="learned"))
-    for threads in (1, 2):
+        name = f"{similarity} of {FEW} fields" if fields else similarity
+        builders[f"{name}, one pass"] = builder
+    builders["counting pass"] = ContextCodeBuilder(sizes, SignatureConfig(kind="learned"))
+
+    def on(threads: int, builder: ContextCodeBuilder) -> None:
         torch.set_num_threads(threads)
-        steps = {n: lambda b=b: b.update(ids, None, labels) for n, b in builders.items()}
-        steps["counting pass"] = lambda: counting.update(ids, None, labels)
-        for name, seconds in in_turns(steps, rounds).items():
-            line(name, seconds, rows, unit="log rows")
+        builder.update(ids, None, labels)
+
+    # One thread and two take turns as well, so that their ratio means something.
+    steps = {
+        (name, threads): lambda b=builder, t=threads: on(t, b)
+        for name, builder in builders.items()
+        for threads in (1, 2)
+    }
+    for (name, threads), seconds in in_turns(steps, rounds).items():
+        torch.set_num_threads(threads)
+        line(name, seconds, rows, unit="log rows")
 
 
 def rows_of(tokens: int, hashed: bool) -> Iterator[np.ndarray]:

@@ -8,19 +8,21 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+Step = TypeVar("Step", bound=Hashable)
 
 
-def in_turns(steps: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def in_turns(steps: Mapping[Step, Callable[[], Any]], rounds: int) -> dict[Step, list[float]]:
     """Seconds of every step, `rounds` times; the steps take turns, so that all meet the same load.
 
     Every step runs once beforehand, untimed.
     """
     for step in steps.values():
         step()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    seconds: dict[Step, list[float]] = {name: [] for name in steps}
     for _ in range(rounds):
         for name, step in steps.items():
             begin = time.perf_counter()
