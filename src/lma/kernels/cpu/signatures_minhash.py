@@ -26,6 +26,7 @@ I64 = npt.NDArray[np.int64]
 
 CHUNK_HASHES = 1 << 16  # two smallest hashes of rows x codes held at a time; they stay in cache
 GRAIN_ROWS = 1 << 14  # rows that are worth a thread of their own
+REGION_HASHES = 1 << 19  # worth calling the other threads for, which takes some 40 microseconds
 TILE_ROWS = 64  # rows that all features visit in turn
 AHEAD = 24  # entries from asking for a token's minima to lowering them
 MOST_PARTS = 4  # of a feature; more cost more in scanning than they gain in balance
@@ -107,7 +108,7 @@ def _put(slot: Any, element: Any, ends: Any, grouped: Any) -> None:
 
 @kernel
 def _group(  # type: ignore[no-untyped-def]
-    part, parts, offsets, slots, rows, first, elements, begins, ends, spreads, grouped
+    offsets, slots, rows, first, elements, begins, ends, spreads, grouped
 ):
     """Sort the elements of rows[first:] by the token they belong to, until `grouped` is full.
 
@@ -127,7 +128,7 @@ def _group(  # type: ignore[no-untyped-def]
     ends[:] = 0
     # Rows that are not used are counted too: room for them is cheaper than looking at bags twice.
     for entry in range(start, stop):
-        if _owned(slots[entry], part, parts):
+        if slots[entry] >= 0:
             ends[np.uint64(slots[entry])] += 1
     begin = 0
     for slot in range(len(ends)):
@@ -137,12 +138,12 @@ def _group(  # type: ignore[no-untyped-def]
     if len(rows) == len(elements):
         _spread_elements(first, last, offsets, elements, spreads)
         for entry in range(start, stop):
-            if _owned(slots[entry], part, parts):
+            if slots[entry] >= 0:
                 _put(np.uint64(slots[entry]), spreads[entry - start], ends, grouped)
         return last
     for r in range(first, last):
         for entry in range(offsets[rows[r]], offsets[rows[r] + 1]):
-            if _owned(slots[entry], part, parts):
+            if slots[entry] >= 0:
                 _put(np.uint64(slots[entry]), elements[rows[r]], ends, grouped)
     return last
 
@@ -180,14 +181,11 @@ def _lower_group(begins, ends, grouped, multipliers, minima, sampled):  # type: 
 
 @kernel
 def _lower_grouped(  # type: ignore[no-untyped-def]
-    part, parts, offsets, slots, rows, elements, multipliers, begins, ends, spreads, grouped,
-    minima, sampled,
-):  # fmt: skip
+    offsets, slots, rows, elements, multipliers, begins, ends, spreads, grouped, minima, sampled
+):
     first = 0
     while first < len(rows):
-        first = _group(
-            part, parts, offsets, slots, rows, first, elements, begins, ends, spreads, grouped
-        )
+        first = _group(offsets, slots, rows, first, elements, begins, ends, spreads, grouped)
         _lower_group(begins, ends, grouped, multipliers, minima, sampled)
 
 
@@ -285,14 +283,16 @@ def update_row_minima(
         bags = offsets[feature * batch : (feature + 1) * batch + 1]
         known, entries = len(sampled[feature]), int(bags[-1] - bags[0])
         if len(multipliers) >= GROUPED_CODES and entries > known:
+            if part > 0:
+                return  # one thread does all: each would have to look at every entry twice
             begins, ends = np.empty((2, known), np.int32)
             # A row is never cut in two, and tokens that are not signed have entries too.
             longest = int(np.diff(bags).max(initial=0))
             room = min(entries, max(GROUP_ENTRIES, GROUP_DEPTH * known, longest))
             spreads, grouped = np.empty(room + SPARE, np.uint64), np.empty(2 * room, np.uint32)
             _lower_grouped(
-                part, parts, bags, slots, rows, elements, multipliers, begins, ends, spreads,
-                grouped, minima[feature], sampled[feature],
+                bags, slots, rows, elements, multipliers, begins, ends, spreads, grouped,
+                minima[feature], sampled[feature],
             )  # fmt: skip
         else:
             _lower_rows(
@@ -317,7 +317,10 @@ def update_context_minima(
 ) -> None:
     """See `reference.minhash.update_context_minima`."""
     batch, codes = len(states), len(multipliers)
-    most_rows = min(len(rows), max(1, CHUNK_HASHES // codes))
+    most_rows = CHUNK_HASHES // codes
+    if torch.get_num_threads() > 1:
+        most_rows = max(most_rows, REGION_HASHES // (codes * max(1, len(minima))))
+    most_rows = min(len(rows), max(1, most_rows))
     first, second = np.empty((2, most_rows * codes), np.uint32)
     elements = np.empty(len(values), np.uint64)
     for start in range(0, len(rows), max(1, most_rows)):
