@@ -1,4 +1,4 @@
-"""The public MovieLens-1M protocol of CCE's code: its rivals and ours in one table.
+"""The public MovieLens-1M protocol of CCE's code: its log, and the tables of what was measured.
 
 Clustered compositional embeddings (Tsang & Ahle 2023, arXiv 2210.05974, code in
 github.com/thomasahle/cce, `examples/movielens.py`): matrix factorisation of users and movies, 32
@@ -6,32 +6,25 @@ dimensions, ratings of 3 dropped, label rating > 3, two ratings of every user he
 each of the two tables has 256, 1024 or 4096 parameters per dimension. Held out here are two ratings
 drawn at random (our copy has no times): one validates, the other tests.
 
-    python benchmarks/quality/cce_protocol.py $LMA_DATA/ml-1m runs/cce-protocol --seeds 0,1,2
+    python benchmarks/quality/cce_protocol.py $LMA_DATA/ml-1m runs/cce-protocol
+    for counts in weights serving; do
+      lma compare runs/cce-protocol/data benchmarks/results/cce-protocol-$counts.jsonl \
+        -c benchmarks/quality/cce-protocol-$counts.toml
+    done
     python benchmarks/quality/cce_protocol.py --table
-
-The first seed runs the whole grid; the others only what its validation rows chose. Stopped, it goes
-on where it was.
 """
 
+from __future__ import annotations
+
 import argparse
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
 
 from lma.data import Dataset, prepare
-from lma.report import Summary, markdown_table, summarise
-from lma.results import RunResult, read_results
-from lma.training import (
-    METHODS,
-    CompareConfig,
-    ModelConfig,
-    SignatureShelf,
-    TrainingConfig,
-    compare,
-)
+from lma.report import markdown_table, summarise
+from lma.results import read_results
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
 DAY = 86_400
@@ -42,42 +35,6 @@ label = "liked"
 one_hot = ["user", "movie"]
 time = {column = "at", format = "epoch"}
 """
-# Two tables of 256, 1024 and 4096 parameters for each of 32 dimensions.
-BUDGETS = ("64KiB", "256KiB", "1MiB")
-TRAINING = TrainingConfig(
-    epochs=20, batch_size=4096, optimizer="adamw", weight_decay=0.01, patience=2
-)
-RATES = (3e-3, 1e-2, 1e-3)
-# Codes as published, every chunk with hands of its own, no private rows; their bytes not counted.
-MINHASH = {"private_share": 0.0, "block_size": 1}
-GRID: dict[str, dict[str, list[dict[str, Any]]]] = {
-    "weights": {
-        "full": [{}],
-        "hashing-trick": [{}],
-        "hashed": [{}],
-        "robe": [{}],
-        "quotient-remainder": [{}],
-        "low-dimension": [{}],
-        "mixed-dimension": [{}],
-        "tensor-train": [{}],
-        "deep-hash": [{}],
-        "cce": [{}],
-        "lma-labelled-context": [
-            {**MINHASH, "embedding_dim": dim, "num_codes": dim, "power": power}
-            for dim, power in ((128, 1), (64, 1), (128, 2))
-        ],
-    },
-    "serving": {
-        "lma-learned": [
-            {"embedding_dim": dim, "num_codes": codes, "code_bits": bits}
-            for dim, codes, bits in (
-                *((32, 8, 8), (64, 8, 8), (32, 4, 6), (32, 16, 8)),
-                *((64, 8, 6), (32, 2, 6), (32, 4, 4)),
-            )
-        ],
-        "lma-labelled-context": [{"embedding_dim": 64, "num_codes": 4, "power": 1}],
-    },
-}
 
 
 def split(ratings: pl.DataFrame, seed: int = 0) -> pl.DataFrame:
@@ -107,69 +64,10 @@ def prepared(source: Path, folder: Path) -> Dataset:
     return prepare("table", log, folder / "data", schema=schema)
 
 
-def lines(counts: str) -> Path:
-    """The file of results whose budgets pay for weights alone, or for serving bytes."""
-    return RESULTS / f"cce-protocol-{counts}.jsonl"
-
-
-def grid(counts: str, method: str, rate: float) -> Iterator[CompareConfig]:
-    """Every variant of a method at one learning rate, seed 0."""
-    for settings in GRID[counts][method]:
-        yield CompareConfig(
-            (method,),
-            BUDGETS,
-            counts,
-            (rate,),
-            (0,),
-            {method: settings},
-            ModelConfig("gmf", embedding_dim=32),
-            TRAINING,
-        )
-
-
-def repetition(summary: Summary, seeds: tuple[int, ...]) -> CompareConfig:
-    """What validation rows of seed 0 chose for a method and a budget, with other seeds."""
-    config = summary.runs[0].config
-    method, model = config["method"], config["model"]
-    return CompareConfig(
-        (method["name"],),
-        (method["budget"],) if method["budget"] else (),
-        method["counts"],
-        (config["training"]["learning_rate"],),
-        seeds,
-        {method["name"]: {**method["settings"], "embedding_dim": model["embedding_dim"]}},
-        ModelConfig("gmf", embedding_dim=32),
-        TRAINING,
-    )
-
-
-def measure(
-    dataset: Dataset, counted: Sequence[str], rates: Sequence[float], seeds: tuple[int, ...]
-) -> None:
-    """All runs that the result files lack: the grid rate by rate, then the repetitions."""
-    shelf = SignatureShelf(dataset)
-    methods = [(c, m) for c in counted for m in GRID[c] if m in METHODS]
-    found: dict[tuple[str, str], list[RunResult]] = {key: [] for key in methods}
-    for rate in rates:
-        for counts, method in methods:
-            for config in grid(counts, method, rate):
-                results, skipped = compare(dataset, config, lines(counts), shelf=shelf)
-                found[counts, method] += results
-                for run in results:
-                    print(run.method, run.target, counts, config.settings[method], rate,
-                          f"validation AUC {run.validation['auc']:.4f}", flush=True)  # fmt: skip
-                for cell in skipped:
-                    print(f"left out: {method} {cell.config.method.budget}: {cell.reason}")
-    if seeds[1:]:
-        for counts, method in methods:
-            for summary in summarise(found[counts, method]):
-                compare(dataset, repetition(summary, seeds[1:]), lines(counts), shelf=shelf)
-
-
 def tables() -> str:
     """Two Markdown tables: weights alone, and total bytes."""
     weights, serving = (
-        read_results(lines(counts)) if lines(counts).exists() else [] for counts in GRID
+        read_results(RESULTS / f"cce-protocol-{counts}.jsonl") for counts in ("weights", "serving")
     )
     # Methods without codes hold what their weights weigh and a few bytes: one run serves both.
     plain = [run for run in weights if not run.bytes["signatures"]]
@@ -182,13 +80,10 @@ def tables() -> str:
 
 
 def main() -> None:
-    """Measure, or print the tables of what was measured."""
+    """Prepare the log, or print the tables of what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, nargs="?", help="folder with ratings.parquet")
     parser.add_argument("folder", type=Path, nargs="?", help="for the prepared log")
-    parser.add_argument("--seeds", default="0", help="0,1,2: the first one runs the grid")
-    parser.add_argument("--counts", default=",".join(GRID), help="weights, serving or both")
-    parser.add_argument("--rates", default=",".join(map(str, RATES)), help="learning rates")
     parser.add_argument("--table", action="store_true", help="print the tables and stop")
     words = parser.parse_args()
     if words.table:
@@ -196,10 +91,7 @@ def main() -> None:
         return
     if words.folder is None:
         parser.error("name the folder with ratings.parquet and one for the prepared log")
-    rates = [float(rate) for rate in words.rates.split(",")]
-    seeds = tuple(int(seed) for seed in words.seeds.split(","))
-    counted = words.counts.split(",")
-    measure(prepared(words.source, words.folder), counted, rates, seeds)
+    print(f"prepared: {prepared(words.source, words.folder).path}")
 
 
 if __name__ == "__main__":

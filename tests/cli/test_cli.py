@@ -1,5 +1,6 @@
 """The commands as a person types them, in a process of their own where that matters."""
 
+import io
 import math
 import signal
 import subprocess
@@ -10,9 +11,12 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from lma.cli.inspect import find_token
 from lma.cli.main import main
+from lma.cli.signatures import StageBars
 from lma.hashing import hash_string, to_signed
 from lma.results import read_results
 
@@ -386,3 +390,24 @@ def test_it_is_installed():
         text=True,
     )
     assert "Usage" in done.stdout + done.stderr
+
+
+def test_bars_of_signatures_count_each_pass_from_the_start():
+    with Progress(TextColumn("{task.fields[note]}"), console=Console(file=io.StringIO())) as bars:
+        stages = StageBars(bars, 100)
+        stages.begin("pass 1 of 2")
+        stages.rows_done(60, 200, 7)
+        stages.rows_done(100, 200, 8)
+        stages.begin("directions")
+        stages.begin("pass 2 of 2")
+        stages.rows_done(160, 200, 8)
+        stages.begin("codes")
+        stages.end()
+    shown = [(t.description, t.completed, t.total) for t in bars.tasks]
+    assert shown == [
+        ("pass 1 of 2", 100, 100),
+        ("directions", 1, 1),
+        ("pass 2 of 2", 60, 100),
+        ("codes", 1, 1),
+    ]
+    assert "8 tokens" in bars.tasks[0].fields["note"]

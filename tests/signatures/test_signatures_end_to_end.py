@@ -66,6 +66,23 @@ def test_fit_then_embed(log, config):
     assert (codes >= 0).all()
 
 
+@pytest.mark.parametrize(
+    ("config", "stages"),
+    [
+        (CONFIGS[0], ["pass 1 of 1", "codes"]),
+        (
+            CONFIGS[1],
+            ["pass 1 of 3", "directions", "pass 2 of 3", "pass 3 of 3", "codes"],
+        ),
+    ],
+    ids=lambda c: getattr(c, "kind", ""),
+)
+def test_stages_are_named_as_they_begin(log, config, stages):
+    seen = []
+    fit_signatures(log, config, stage=seen.append)
+    assert seen == stages
+
+
 def test_fitting_equals_the_builder(log):
     builder = fit_context_codes(log, CONFIGS[1])
     assert isinstance(builder, ContextCodeBuilder)

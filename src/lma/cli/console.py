@@ -28,7 +28,8 @@ def progress() -> Iterator[Progress]:
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        # In a narrow terminal the bar gives way to what is written beside it.
+        BarColumn(bar_width=max(4, min(24, err.width - 76))),
         MofNCompleteColumn(),
         TextColumn("{task.fields[note]}"),
         TimeElapsedColumn(),

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import typer
+from rich.progress import Progress, TaskID
 
 from lma.cli.console import out, progress, size
 
@@ -65,15 +64,18 @@ def signatures(
             if f.num_embeddings is not None
         }
     with progress() as bars:
+        bar = StageBars(bars, data.num_rows("train"))
         table = fit_signatures(
             data,
             config,
             num_signed=signed,
             budget_bytes=budget_bytes,
             max_tokens=max_tokens or None,
-            progress=rows_bar(bars),
+            progress=bar.rows_done,
+            stage=bar.begin,
             checkpoint=checkpoint,
         )
+        bar.end()
     # Dictionary ids mean something beside the same dictionary alone (`lma drift` checks).
     if any(section.index == "prefix" for section in table.sections):
         table.provenance["dictionaries"] = data.meta["encoder"]
@@ -87,13 +89,29 @@ def signatures(
         out.print(f"{name}: tokens of up to {rows} rows may be missing; raise --max-tokens")
 
 
-def rows_bar(bars: Any) -> Callable[[int, int, int], None]:
-    """A callable (rows done, rows in all, tokens seen) that drives a bar with rows per second."""
-    task = bars.add_task("rows", total=None, note="")
+class StageBars:
+    """A bar for every pass over the log, with rows per second, and one for what lies between."""
 
-    def update(done: int, total: int, tokens: int) -> None:
-        bars.update(task, completed=done, total=total)
-        speed = bars.tasks[bars.task_ids.index(task)].speed or 0.0
-        bars.update(task, note=f"{speed:,.0f} rows/s, {tokens:,} tokens")
+    def __init__(self, bars: Progress, rows: int) -> None:
+        self._bars, self._rows = bars, rows
+        self._task: TaskID | None = None
 
-    return update
+    def begin(self, name: str) -> None:
+        """The next stage; the one before is over."""
+        self.end()
+        self._task = self._bars.add_task(name, total=None, note="")
+
+    def end(self) -> None:
+        """Stop the clock of the last stage."""
+        if self._task is not None and self._bars.tasks[-1].total is None:
+            # A stage that counts nothing has a bar all the same, which is full now.
+            self._bars.update(self._task, completed=1, total=1)
+
+    def rows_done(self, done: int, total: int, tokens: int) -> None:
+        """Rows of all passes so far, rows in all, tokens seen."""
+        if self._task is None:
+            return
+        here = done % self._rows or self._rows if done else 0
+        self._bars.update(self._task, completed=here, total=self._rows)
+        speed = self._bars.tasks[-1].speed or 0.0
+        self._bars.update(self._task, note=f"{speed / 1000:,.0f}k rows/s, {tokens:,} tokens")

@@ -14,6 +14,7 @@ from lma.signatures.table import SignatureTable
 BATCH_ROWS = 65_536
 
 Progress = Callable[[int, int, int], None]
+Stage = Callable[[str], None]
 
 
 def fit_signatures(
@@ -24,6 +25,7 @@ def fit_signatures(
     budget_bytes: int | None = None,
     max_tokens: int | None = None,
     progress: Progress | None = None,
+    stage: Stage | None = None,
     checkpoint: FitCheckpoint | None = None,
 ) -> SignatureTable:
     """Build signatures from the training rows of a log.
@@ -44,6 +46,8 @@ def fit_signatures(
         max_tokens: Most tokens to count per table of hashed ids; None: all, exactly.
         progress: Called as progress(rows done, rows in all, tokens seen), rows counted once per
             pass.
+        stage: Called with a name for what begins: "pass 1 of 2", and what comes between and after
+            passes, which may take longer than they do: "directions", "codes".
         checkpoint: Where to keep the state of the fit, and to go on from; remove it once the table
             is kept.
     """
@@ -58,7 +62,10 @@ def fit_signatures(
         ),
         progress,
         checkpoint,
+        stage,
     )
+    if stage is not None:
+        stage("codes")
     return fit.finish()
 
 
@@ -86,13 +93,19 @@ def table_sizes(log: Any) -> dict[str, int | None]:
 
 
 def _run(
-    log: Any, fit: FitPasses, progress: Progress | None, checkpoint: FitCheckpoint | None
+    log: Any,
+    fit: FitPasses,
+    progress: Progress | None,
+    checkpoint: FitCheckpoint | None,
+    stage: Stage | None = None,
 ) -> FitPasses:
     """All passes, from where the checkpoint stands."""
     total = log.num_rows("train")
     if checkpoint is not None:
         fit = checkpoint.load() or fit
+    tell = stage or (lambda name: None)
     while fit.passes_done < fit.num_passes:
+        tell(f"pass {fit.passes_done + 1} of {fit.num_passes}")
         start = {"start_batch": fit.batches_done} if fit.batches_done else {}
         saved = fit.rows_done
         for batch in log.batches("train", BATCH_ROWS, **start):
@@ -103,6 +116,8 @@ def _run(
             if checkpoint is not None and fit.rows_done - saved >= checkpoint.every_rows:
                 checkpoint.save(fit)
                 saved = fit.rows_done
+        if fit.finds_directions:
+            tell("directions")
         fit.next_pass()
         if checkpoint is not None:
             checkpoint.save(fit)

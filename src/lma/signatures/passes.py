@@ -81,6 +81,11 @@ class FitPasses:
         return sum(counter.num_tokens for counter in self._counters.values())
 
     @property
+    def finds_directions(self) -> bool:
+        """Whether closing this pass iterates over the rows that learned codes keep in memory."""
+        return isinstance(self._builder, ContextCodeBuilder) and self._builder.passes_done == 0
+
+    @property
     def builder(self) -> MinHashBuilder | ContextCodeBuilder:
         """The builder, once tokens are counted."""
         if self._builder is None:
