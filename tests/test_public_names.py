@@ -18,6 +18,8 @@ HEAVY = [
     "numba", "triton", "polars", "pyarrow", "torchrec", "matplotlib", "sklearn", "typer",
     "pandas", "jinja2", "rich", "safetensors",
 ]  # fmt: skip
+# Parts that are loaded when first asked for.
+LATER = ("lma.report", "lma.integrations", "lma.cli", "lma.data", "lma.training")
 DOORS = ["lma", "lma.allocation", "lma.nn", "lma.signatures"]
 
 
@@ -37,21 +39,33 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
     code = (
         "import sys, lma; "
         f"print([name for name in {HEAVY} if name in sys.modules], "
-        "[m for m in sys.modules if m.startswith(('lma.report', 'lma.integrations', 'lma.cli'))])"
+        f"[m for m in sys.modules if m.startswith({LATER})])"
     )
     command = [sys.executable, "-W", "error", "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[] []"
 
 
+def test_what_is_loaded_later_is_there_all_the_same() -> None:
+    code = (
+        "import lma; print(lma.training.load is lma.load, lma.data.Dataset.__name__, "
+        "{'data', 'training', 'load', 'save', 'Bundle'} <= set(dir(lma)), hasattr(lma, 'nonsense'))"
+    )
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True Dataset True False"
+
+
 @pytest.mark.parametrize("name", DOORS)
 def test_all_is_sorted_and_complete(name: str) -> None:
     module = importlib.import_module(name)
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    # What is imported at once, and for type checkers what is imported when asked for.
+    later = [node for block in tree.body if isinstance(block, ast.If) for node in block.body]
     imported = {
         alias.asname or alias.name
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
+        for node in (*tree.body, *later)
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("lma")
         for alias in node.names
     }
     assert set(module.__all__) == imported

@@ -8,6 +8,11 @@
 The guide, formulas and file formats are under `docs/`.
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from lma import allocation, models, nn
 from lma.allocation import Plan, plan, shared_fraction
 from lma.errors import BudgetError, DataError, FormatError, LmaError, StateMismatchError
@@ -33,8 +38,26 @@ from lma.signatures import (
     drift,
     fit_signatures,
 )
-from lma.training import Bundle, load, save
 from lma.version import __version__
+
+if TYPE_CHECKING:
+    from lma import data, training
+    from lma.training import Bundle, load, save
+
+# Loaded when first asked for: who puts embeddings into a model of their own needs no logs.
+_LATER = {"data": "", "training": "", "Bundle": "training", "load": "training", "save": "training"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_LATER[name] or name}")
+    return getattr(module, name) if _LATER[name] else module
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})
+
 
 __all__ = [
     "HASH_VERSION",
@@ -61,6 +84,7 @@ __all__ = [
     "__version__",
     "allocation",
     "compress_",
+    "data",
     "drift",
     "embeddings_for",
     "fit_signatures",
@@ -71,4 +95,5 @@ __all__ = [
     "save",
     "shared_fraction",
     "token_key",
+    "training",
 ]
