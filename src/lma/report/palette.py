@@ -32,7 +32,8 @@ class Look:
 # tell apart what colour alone does not.
 _LOOKS = {
     "full": Look(INK, "*", True),
-    "lma labelled context": Look("#d55e00", "o", True),
+    "lma": Look("#d55e00", "o", True),
+    "lma labelled context": Look("#b5179e", "h", True),
     "lma context": Look("#e69f00", "s", True),
     "lma rows": Look("#cc79a7", "D", True),
     "low dimension": Look("#0072b2", "^"),
@@ -43,7 +44,6 @@ _LOOKS = {
     "quotient-remainder": Look("#8a6642", ">"),
 }
 _SPARE = (
-    Look("#b5179e", "h"),
     Look("#2a8c8c", "p"),
     Look("#7f8f1f", "d"),
     Look("#a8323e", "H"),
