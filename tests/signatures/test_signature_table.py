@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lma.errors import FormatError
-from lma.hashing import HASH_VERSION
+from lma.hashing import HASH_VERSION, hash_string, to_signed
 from lma.signatures import MinHashBuilder, Section, SignatureConfig, SignatureTable, table_file
 from lma.signatures.quantise import Codebooks
 from lma.signatures.sections import SectionParts, make_table
@@ -181,19 +181,55 @@ def test_damaged_files_are_refused(tmp_path):
         path.write_bytes(good[:size])
         with pytest.raises(FormatError, match=FILE_NAME):
             SignatureTable.load(tmp_path)
-    # Any one byte altered: refused, or (in the header's padding alone) harmless.
-    start = good.index(b"provenance")
-    for position in [*range(0, 24), *range(start, start + 20), *range(len(good) - 60, len(good))]:
+    # Any one byte altered, in the header too, which has a checksum of its own.
+    for position in range(len(good)):
         altered = bytearray(good)
         altered[position] ^= 0x15
         path.write_bytes(bytes(altered))
-        try:
-            loaded = SignatureTable.load(tmp_path)
-        except FormatError:
-            continue
-        assert torch.equal(loaded.codes, table.codes)
+        with pytest.raises(FormatError, match=FILE_NAME):
+            SignatureTable.load(tmp_path)
     with pytest.raises(FileNotFoundError, match="no signatures in"):
         SignatureTable.load(tmp_path / "nowhere")
+
+
+def write_header(path, change):
+    """The file again, with its JSON header changed by a function."""
+    size = int.from_bytes(path.read_bytes()[:8], "little")
+    head, rest = json.loads(path.read_bytes()[8 : 8 + size]), path.read_bytes()[8 + size :]
+    header = json.loads(head["__metadata__"]["lma"])
+    head["__metadata__"]["lma"] = change(header)
+    text = json.dumps(head).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + rest)
+
+
+def test_an_altered_header_is_refused(tmp_path):
+    def seed(header):
+        return json.dumps({**header, "seed": 8})
+
+    def one_checksum_less(header):
+        del header["checksums"]["codes"]
+        return json.dumps(header)
+
+    for change, match in (
+        (seed, "checksum of the header"),
+        (one_checksum_less, r"differ in \['codes'\]"),
+        (lambda header: "[" * 100_000, "damaged"),
+    ):
+        small_table()[0].save(tmp_path)
+        write_header(tmp_path / FILE_NAME, change)
+        with pytest.raises(FormatError, match=match):
+            SignatureTable.load(tmp_path)
+
+
+def test_a_file_of_an_earlier_build_has_no_checksum_of_its_header(tmp_path):
+    def without(header):
+        del header["checksums"]["header"]
+        return json.dumps(header)
+
+    table, _ = small_table()
+    table.save(tmp_path)
+    write_header(tmp_path / FILE_NAME, without)
+    assert torch.equal(SignatureTable.load(tmp_path).codes, table.codes)
 
 
 def test_damaged_codebooks_are_refused(tmp_path):
@@ -232,6 +268,60 @@ def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
         small_table(8)[0].save(tmp_path)
     assert (tmp_path / FILE_NAME).read_bytes() == before
     assert os.listdir(tmp_path) == [FILE_NAME]
+
+
+def test_a_disk_that_fills_is_an_error_of_the_system(tmp_path):
+    """safetensors' own error for it is no OSError, and names no file."""
+    resource = pytest.importorskip("resource")
+    small_table()[0].save(tmp_path)
+    before = (tmp_path / FILE_NAME).read_bytes()
+    codes = torch.zeros(1 << 20, dtype=torch.uint8)
+    large = SignatureTable([Section("a", "random", "rows", 1, 8, len(codes) - 2)], codes)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, hard))
+    try:
+        with pytest.raises(OSError, match=FILE_NAME):
+            large.save(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / FILE_NAME).read_bytes() == before
+    assert os.listdir(tmp_path) == [FILE_NAME]
+
+
+def test_wrong_tokens_are_told():
+    table, _ = small_table()
+    for ids in ([1], np.array([1]), torch.tensor([1.0])):
+        with pytest.raises(TypeError, match="ids must be an int64 or int32 tensor"):
+            table.find("a", ids)
+    for call in (
+        lambda: table.neighbours("a", 1 << 63),
+        lambda: table.similarity(("a", 0), ("a", -(1 << 63) - 1)),
+    ):
+        with pytest.raises(ValueError, match=r"token ids are int64, found -?9223372036854775"):
+            call()
+    with pytest.raises(ValueError, match="k must be 0 or more, found -1"):
+        table.neighbours("a", 0, -1)
+    assert table.neighbours("a", 0, 0) == []
+
+
+def test_a_raw_value_is_a_token():
+    raw = to_signed(hash_string("Toy Story"))
+    builder = MinHashBuilder({"movie": None}, SignatureConfig("rows", min_support=1))
+    builder.update(np.array([[raw], [5]]))
+    table = builder.finish()
+    among = torch.tensor([raw, 5])
+    found = table.neighbours("movie", "Toy Story", among=among)
+    assert found == table.neighbours("movie", raw, among=among)
+    assert [number for number, _ in found] == [5]
+
+
+def test_codes_of_unlike_similarities_do_not_compare():
+    sections = [
+        Section("a", "random", "context", 2, 8, 1), Section("b", "random", "vectors", 2, 8, 1)
+    ]  # fmt: skip
+    table = SignatureTable(sections, torch.tensor([1, 2, 1, 2, 0, 0], dtype=torch.uint8))
+    assert np.isnan(table.similarity(("a", 0), ("b", 0)))
+    assert table.similarity(("a", 0), ("a", 0)) == 1
 
 
 def test_provenance_survives_as_json(tmp_path):

@@ -82,6 +82,22 @@ def test_saving_again_replaces(log, shelf, tmp_path):
     assert type(load(tmp_path / "model").model.embeddings.allocation).__name__ == "FullAllocation"
 
 
+def test_a_full_disk_leaves_the_old_model(log, shelf, tmp_path):
+    resource = pytest.importorskip("resource")
+    model, _ = trained(log, shelf, "hashed")
+    save(model, tmp_path / "m")
+    before = (tmp_path / "m" / "model.safetensors").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(OSError, match=r"m/model\.safetensors"):
+            save(model, tmp_path / "m")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "m" / "model.safetensors").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]
+
+
 def test_damage_is_told(log, shelf, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"lma\.json is missing"):
         load(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -131,6 +132,11 @@ class SignatureTable:
     def find(self, table: str, ids: Tensor) -> Tensor:
         """Slot within the table of every token id, or -1 for a token without a signature."""
         row = self.rows[self._number(table)]
+        if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
+            found = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+            raise TypeError(
+                f"SignatureTable.find: ids must be an int64 or int32 tensor, found {found}"
+            )
         if row[Column.NUM_SIGNED] < 0 and ids.device.type == "cpu":
             from lma.kernels.cpu.signatures_find import find_by_key
 
@@ -155,7 +161,8 @@ class SignatureTable:
 
         Random codes: the share of codes that agree. Learned codes: the cosine of the vectors that
         the codes stand for, which have a common space within one table only (the share of equal
-        codes where the table has no codebooks).
+        codes where the table has no codebooks). Codes of unlike kinds or similarities do not
+        compare, nor do learned codes of two tables.
 
         Args:
             a, b: (table, id); a string id is hashed as raw values are.
@@ -166,14 +173,11 @@ class SignatureTable:
             A number in [0, 1] (below 0 by chance when corrected, or by opposite vectors); nan if
             either is unsigned or the two do not compare.
         """
-        codes = []
-        for table, token in (a, b):
-            token_id = to_signed(hash_string(token)) if isinstance(token, str) else token
-            codes.append(self.codes_of(table, torch.tensor([token_id])))
-        one, two = codes
-        if one.shape != two.shape or bool((one < 0).any() | (two < 0).any()):
+        one, two = (self.codes_of(table, _id_of(token)) for table, token in (a, b))
+        section, other = self.section(a[0]), self.section(b[0])
+        alike = (section.kind, section.similarity) == (other.kind, other.similarity)
+        if not alike or one.shape != two.shape or bool((one < 0).any() | (two < 0).any()):
             return float("nan")
-        section = self.section(a[0])
         books = self.codebooks.get(a[0])
         if books is not None and a[0] != b[0]:
             return float("nan")
@@ -184,13 +188,13 @@ class SignatureTable:
         return (found - chance) / (1 - chance)
 
     def neighbours(
-        self, table: str, token: int, k: int = 10, *, among: Tensor | None = None
+        self, table: str, token: int | str, k: int = 10, *, among: Tensor | None = None
     ) -> list[tuple[int, float]]:
         """The `k` signed tokens of the same table most like a given one, most alike first.
 
         Args:
-            table, token: The token.
-            k: How many.
+            table, token: The token; a string id is hashed as raw values are.
+            k: How many, 0 or more.
             among: The ids to look among, int64 [n]; needed with a `fingerprint` index, which
                 cannot be turned back into ids. None: all signed tokens.
 
@@ -199,6 +203,8 @@ class SignatureTable:
             `similarity`; among equals the earlier id of `among`, or the more frequent one.
         """
         section = self.section(table)
+        if k < 0:
+            raise ValueError(f"neighbours: k must be 0 or more, found {k}")
         if among is None:
             if section.index != "prefix":
                 raise ValueError(
@@ -206,12 +212,13 @@ class SignatureTable:
                     "turned back into tokens; say among which ids to look, with among="
                 )
             among = torch.arange(section.num_signed)
-        own = self.codes_of(table, torch.tensor([token]))
+        own_id = _id_of(token)
+        own = self.codes_of(table, own_id)
         if bool((own < 0).any()):
             raise ValueError(
                 f"neighbours: token {token} of table {table!r} has no signature (support too low)"
             )
-        others = among[(self.find(table, among) >= 0) & (among != token)]
+        others = among[(self.find(table, among) >= 0) & (among != own_id)]
         alike = likeness(self.codes_of(table, others), own[0], self.codebooks.get(table))
         return [(int(others[i]), float(alike[i])) for i in nearest(alike, k)]
 
@@ -332,6 +339,14 @@ class SignatureTable:
             f"SignatureTable({len(self.sections)} tables, {signed} signed tokens, "
             f"{self.signature_bytes + self.index_bytes} bytes)"
         )
+
+
+def _id_of(token: int | str) -> Tensor:
+    """A token's id, int64 [1]; of a raw value, its hash."""
+    number = to_signed(hash_string(token)) if isinstance(token, str) else operator.index(token)
+    if not -(1 << 63) <= number < 1 << 63:
+        raise ValueError(f"SignatureTable: token ids are int64, found {number}")
+    return torch.tensor([number])
 
 
 def pack_codes(codes: np.ndarray[Any, np.dtype[Any]], code_bits: int) -> Tensor:

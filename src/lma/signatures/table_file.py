@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lma.errors import FormatError
-from lma.files import replace_file
+from lma.files import replace_file, save_tensors
 from lma.hashing import HASH_VERSION
 from lma.signatures.quantise import Codebooks
 from lma.signatures.section import Section
@@ -21,6 +21,7 @@ from lma.signatures.section import Section
 FORMAT = 2  # 2: min-hash codes are hashes of 32-bit minima
 FILE_NAME = "signatures.safetensors"
 TENSORS = ("codes", "fingerprints", "overflow_keys")
+HEADER = "header"  # its own checksum's name among those of the tensors
 
 T = TypeVar("T")
 
@@ -35,14 +36,12 @@ def write_table(
     provenance: Mapping[str, Any],
 ) -> None:
     """Write a table's file, atomically: a failure leaves an old one as it was."""
-    from safetensors.torch import save_file
-
     held = {name: tensor.contiguous() for name, tensor in tensors.items()}
     for number, books in enumerate(codebooks.values()):
         for code, (centroids, dims) in enumerate(zip(books.centroids, books.dims, strict=True)):
             held[f"codebooks.{number}.{code}.centroids"] = torch.from_numpy(centroids)
             held[f"codebooks.{number}.{code}.dims"] = torch.from_numpy(dims)
-    header = {
+    header: dict[str, Any] = {
         "format": FORMAT,
         "hash_version": HASH_VERSION,
         "seed": seed,
@@ -54,8 +53,9 @@ def write_table(
         "checksums": {name: _checksum(tensor) for name, tensor in held.items()},
         "provenance": provenance,
     }
+    header["checksums"][HEADER] = _header_checksum(header)
     with replace_file(directory / FILE_NAME) as target:
-        save_file(held, target, metadata={"lma": json.dumps(header)})
+        save_tensors(held, target, {"lma": json.dumps(header)})
 
 
 def read_table(directory: Path, make: Callable[..., T]) -> T:
@@ -80,6 +80,7 @@ def read_table(directory: Path, make: Callable[..., T]) -> T:
                 f"{path}: signatures of format {format_}, hash_version {version}; this lma "
                 f"reads format {FORMAT}, hash_version {HASH_VERSION}: fit them again"
             )
+        _check_header(header, held, path)
         for name, tensor in held.items():
             if _checksum(tensor) != header["checksums"][name]:
                 raise FormatError(f"{path}: checksum of {name!r} does not match its contents")
@@ -92,7 +93,7 @@ def read_table(directory: Path, make: Callable[..., T]) -> T:
         )
     except FormatError:
         raise
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise FormatError(f"{path}: not signatures, or damaged ({error})") from error
 
 
@@ -106,6 +107,24 @@ def _codebooks(rows: Sequence[Mapping[str, Any]], held: Mapping[str, Tensor]) ->
             row["residual"],
         )
     return books
+
+
+def _check_header(header: Mapping[str, Any], held: Mapping[str, Tensor], path: Path) -> None:
+    """`FormatError` if the header was altered, or a tensor has no checksum."""
+    checksums = header["checksums"]
+    missing = {*held} ^ ({*checksums} - {HEADER})
+    if missing:
+        raise FormatError(f"{path}: damaged: tensors and checksums differ in {sorted(missing)}")
+    # Files of earlier builds of format 2 have none.
+    if HEADER in checksums and checksums[HEADER] != _header_checksum(header):
+        raise FormatError(f"{path}: checksum of the header does not match its contents")
+
+
+def _header_checksum(header: Mapping[str, Any]) -> int:
+    """CRC-32 of all but the checksums, as JSON with sorted keys."""
+    # To text and back first: keys that are numbers become texts, and sort as such.
+    content = json.loads(json.dumps({k: v for k, v in header.items() if k != "checksums"}))
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
 
 
 def _checksum(tensor: Tensor) -> int:

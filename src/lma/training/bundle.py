@@ -16,7 +16,7 @@ import torch
 from lma.allocation.recipes import from_recipe, to_recipe
 from lma.data import RowEncoder
 from lma.errors import FormatError
-from lma.files import replace_directory
+from lma.files import naming, replace_directory, save_tensors
 from lma.hashing import HASH_VERSION
 from lma.models import DLRM, GMF
 from lma.nn import EmbeddingBagCollection, EmbeddingBagConfig, SharedMemory
@@ -88,8 +88,6 @@ def save(
         TypeError: Another kind of model; keep its `state_dict` instead.
         FileExistsError: The folder holds something else.
     """
-    from safetensors.torch import save_file
-
     known = isinstance(model, tuple(MODELS.values()))
     if not known or not isinstance(model.embeddings, EmbeddingBagCollection):
         raise TypeError(
@@ -115,7 +113,8 @@ def save(
     }
     state = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
     with replace_directory(path) as target:
-        save_file(state, target / WEIGHTS)
+        with naming(path / WEIGHTS):
+            save_tensors(state, target / WEIGHTS)
         (target / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         if encoder is not None:
             encoder.save(target / ENCODER)
