@@ -70,6 +70,21 @@ def test_simhash_merges_and_refuses():
         one.update("a", [0.5], [[1.0, 1.0]])
     with pytest.raises(ValueError, match="dim"):
         SimHashBuilder(["a"], 0)
+    with pytest.raises(ValueError, match=r"ids must be \[n\], found shape \[1, 1\]"):
+        one.update("a", [[0]], [[1.0, 1.0]])
+    with pytest.raises(TypeError, match="list of names, found 'movie'"):
+        SimHashBuilder("movie", 2)
+    with pytest.raises(LmaError, match="different settings"):
+        one.merge(MinHashBuilder({"a": 2}, SignatureConfig()))
+
+
+def test_vectors_given_are_copied():
+    builder, ids = SimHashBuilder(["a"], 2), np.array([5, 7])
+    builder.update("a", ids, np.eye(2))
+    ids[:] = 9
+    assert (builder.finish().find("a", torch.tensor([5, 7, 9])) >= 0).tolist() == [
+        True, True, False,
+    ]  # fmt: skip
 
 
 def test_drift_by_hand():
@@ -94,6 +109,25 @@ def test_drift_by_hand():
     other.update(np.array([[0, 0], [0, 1]]))
     with pytest.raises(ValueError, match="do not compare"):
         drift(old, other.finish())
+
+
+def test_a_table_that_the_new_signatures_lack_stays():
+    config = SignatureConfig("context", min_support=1)
+    builder = MinHashBuilder({"user": 3, "movie": 6}, config)
+    builder.update(np.array([[0, 0], [1, 5]]))
+    old = builder.finish({"user": 2, "movie": 1})
+    builder.update(np.array([[0, 3], [2, 0]]))
+    new = builder.finish({"user": 3, "movie": 0})
+    gone, back = drift(old, new)["movie"], drift(new, old)["movie"]
+    assert (gone.kept, gone.added, gone.dropped) == (0, 0, 1)
+    assert (back.kept, back.added, back.dropped) == (0, 1, 0)
+    frozen = freeze_old(old, new)
+    for name in ("user", "movie"):
+        report = drift(old, frozen)[name]
+        assert (report.moved, report.dropped) == (0, 0)
+    assert frozen.provenance["frozen"] == old.provenance
+    with pytest.raises(ValueError, match="power must be at least 1, found 0"):
+        drift(old, new, power=0)
 
 
 def share_of_log(job):

@@ -14,7 +14,7 @@ def drift(
     old: Path = typer.Argument(help="The signatures that a model was trained with."),
     new: Path = typer.Argument(help="Signatures fitted again, on more rows."),
     dataset: Path = typer.Argument(help="The dataset of the new ones."),
-    power: int = typer.Option(2, help="Codes that a chunk of the model draws."),
+    power: int = typer.Option(2, min=1, help="Codes that a chunk of the model draws."),
     freeze: Path = typer.Option(
         None, help="Folder for the new signatures with the old codes of tokens that had some."
     ),

@@ -16,8 +16,10 @@ def inspect(
     dataset: Path = typer.Argument(help="The dataset it was fitted on."),
     token: str = typer.Argument(help="Name of the token, a part of it, or its id."),
     table: str = typer.Option(..., help="The token's table."),
-    k: int = typer.Option(10, "-k", help="How many neighbours."),
-    power: int = typer.Option(2, help="Random codes that must agree for a chunk to be shared."),
+    k: int = typer.Option(10, "-k", min=1, help="How many neighbours."),
+    power: int = typer.Option(
+        2, min=1, help="Random codes that must agree for a chunk to be shared."
+    ),
 ) -> None:
     """List the tokens that share most memory with a given one, and those most like it.
 

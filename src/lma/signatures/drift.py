@@ -51,15 +51,22 @@ def drift(
     everything moves. Encode new tokens with the old builder (`ContextCodeBuilder.encode`) instead.
 
     Args:
-        old, new: Of the same tables and the same seed.
+        old, new: Of the same seed; a table that one of them lacks has no signed tokens there.
         power: Codes that a chunk draws (`Lma.power`).
         ids: Tokens to compare per table; needed where an index is by fingerprints.
 
     Raises:
         ValueError: A table cannot be compared; says why.
     """
+    if power < 1:
+        raise ValueError(f"drift: power must be at least 1, found {power}")
     report = {}
-    for name in (t for t in old.tables if t in new.tables):
+    for name in dict.fromkeys((*old.tables, *new.tables)):
+        if name not in old.tables or name not in new.tables:
+            added = new.section(name).num_signed if name in new.tables else 0
+            dropped = old.section(name).num_signed if name in old.tables else 0
+            report[name] = TableDrift(name, 0, added, dropped, 0, 0.0, 0.0)
+            continue
         before, after = old.section(name), new.section(name)
         shapes = [(s.kind, s.similarity, s.num_codes, s.code_bits) for s in (before, after)]
         if shapes[0] != shapes[1] or old.seed != new.seed:
@@ -95,6 +102,8 @@ def freeze_old(
 ) -> SignatureTable:
     """The codes of `old`, and those of `new` for tokens that had none: no trained place moves.
 
+    Tables that `new` lacks stay as they were.
+
     Args:
         old, new: As `drift`. Ids under prefix indexes must have kept their meaning, new tokens
             having been appended.
@@ -123,7 +132,16 @@ def freeze_old(
             before = old.codes_of(name, tokens)
             codes = torch.where(before >= 0, before, codes)
         parts.append(_signed_part(section, tokens, codes))
-    return make_table(parts, new.seed, {**new.provenance, "frozen": old.provenance})
+    frozen = make_table(parts, new.seed, {**new.provenance, "frozen": old.provenance})
+    gone = {s.table: s.num_signed for s in old.sections if s.table not in new.tables}
+    return _with_tables(frozen, old.truncate(gone)) if gone else frozen
+
+
+def _with_tables(table: SignatureTable, more: SignatureTable) -> SignatureTable:
+    """A table and the sections of another; seed and provenance stay its own."""
+    joined = SignatureTable.join([table, more])
+    joined.provenance = table.provenance
+    return joined
 
 
 def _signed_part(section: Section, tokens: Tensor, codes: Tensor) -> SectionParts:

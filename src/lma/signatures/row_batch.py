@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 
 import numpy as np
 import numpy.typing as npt
@@ -45,10 +46,7 @@ class RowBatch:
             TypeError: The ids are not integers of at most 63 bits and a sign.
             ValueError: Shapes or offsets do not fit.
         """
-        ids = np.asarray(values)
-        if ids.dtype.kind not in "iu" or ids.dtype == np.uint64:
-            raise TypeError(f"{who}.update: values must be int64 ids, found {ids.dtype}")
-        ids = ids.astype(np.int64, copy=False)
+        ids = check_ids(values, f"{who}.update: values")
         # Here, so that importing lma loads no Numba.
         from lma.kernels.cpu.signatures_bags import by_feature, distinct, longest_bag
 
@@ -96,6 +94,39 @@ class RowBatch:
         """Where the entries of a feature lie in `values`."""
         first = number * self.num_rows
         return slice(int(self.offsets[first]), int(self.offsets[first + self.num_rows]))
+
+
+def check_ids(values: npt.ArrayLike, what: str) -> npt.NDArray[np.int64]:
+    """Token ids as int64, of any shape; `TypeError` for anything else.
+
+    Args:
+        values: Integers of at most 63 bits and a sign.
+        what: Name for the error message.
+    """
+    ids = np.asarray(values)
+    if ids.dtype.kind not in "iu" or ids.dtype == np.uint64:
+        # NumPy makes one of these of a list in which an integer is beyond int64.
+        cure = (
+            " (of integers beyond int64, perhaps; unsigned hashes become ids by .view(np.int64))"
+            if ids.dtype in (np.uint64, np.float64, np.object_)
+            else ""
+        )
+        raise TypeError(f"{what} must be int64 ids, found {ids.dtype}{cure}")
+    return ids.astype(np.int64, copy=False)
+
+
+def check_first_row(first_row: int | None, num_rows: int, who: str) -> None:
+    """`ValueError` or `TypeError` unless rows from `first_row` on have numbers within int64."""
+    if first_row is None:
+        return
+    try:
+        first = operator.index(first_row)
+    except TypeError:
+        raise TypeError(
+            f"{who}.update: first_row must be an integer, found {first_row!r}"
+        ) from None
+    if not 0 <= first < (1 << 63) - num_rows:
+        raise ValueError(f"{who}.update: first_row must be a row's number >= 0, found {first}")
 
 
 def check_labels(labels: npt.ArrayLike | None, num_rows: int, who: str) -> npt.NDArray[np.uint64]:

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from lma.errors import LmaError
-from lma.hashing import combine, stream_seed
+from lma.hashing import HASH_VERSION, combine, stream_seed
 from lma.signatures.config import SignatureConfig
+from lma.signatures.row_batch import check_ids
 from lma.signatures.sections import SectionParts, make_table
 from lma.signatures.table import SignatureTable
 from lma.signatures.tokens import KeyedTokens, RankedTokens, Tokens
@@ -49,12 +50,15 @@ class SimHashBuilder:
         code_bits: int = 8,
         seed: int = 0,
     ) -> None:
+        if isinstance(tables, str):
+            raise TypeError(f"{WHO}: tables must be a list of names, found {tables!r}")
         if dim < 1:
             raise ValueError(f"{WHO}: dim must be at least 1, found {dim}")
         self.config = SignatureConfig(
             "vectors", num_codes=num_codes, code_bits=code_bits, min_support=1, seed=seed
         )
         self.dim = dim
+        self.hash_version = HASH_VERSION
         self._planes = _gaussians(dim, num_codes * code_bits, seed)
         self._ids: dict[str, list[I64]] = {name: [] for name in tables}
         self._codes: dict[str, list[npt.NDArray[np.uint16]]] = {name: [] for name in tables}
@@ -69,15 +73,16 @@ class SimHashBuilder:
         """
         if table not in self._ids:
             raise ValueError(f"{WHO}.update: no table {table!r}; there are {list(self._ids)}")
-        tokens, x = np.asarray(ids), np.asarray(vectors, dtype=np.float64)
-        if tokens.dtype.kind not in "iu" or tokens.dtype == np.uint64 or tokens.ndim != 1:
-            raise TypeError(f"{WHO}.update: ids must be int64 [n], found {tokens.dtype}")
+        tokens = check_ids(ids, f"{WHO}.update: ids")
+        x = np.asarray(vectors, dtype=np.float64)
+        if tokens.ndim != 1:
+            raise ValueError(f"{WHO}.update: ids must be [n], found shape {list(tokens.shape)}")
         if x.shape != (len(tokens), self.dim) or not np.isfinite(x).all():
             raise ValueError(
                 f"{WHO}.update: vectors must be finite, [{len(tokens)}, {self.dim}], found shape "
                 f"{list(x.shape)} with {int((~np.isfinite(x)).sum())} values not finite"
             )
-        self._ids[table].append(tokens.astype(np.int64))
+        self._ids[table].append(tokens.copy())
         self._codes[table].append(self.encode(x))
 
     def encode(self, vectors: F64) -> npt.NDArray[np.uint16]:
@@ -90,13 +95,22 @@ class SimHashBuilder:
 
     def merge(self, other: SimHashBuilder) -> SimHashBuilder:
         """Add what another builder was given; its codes win where both have some. Returns self."""
-        mine, theirs = ((b.config, b.dim, list(b._ids)) for b in (self, other))
+        mine, theirs = self.settings(), other.settings()
         if mine != theirs:
             raise LmaError(f"cannot merge builders of different settings: {mine} and {theirs}")
         for name in self._ids:
             self._ids[name] += other._ids[name]
             self._codes[name] += other._codes[name]
         return self
+
+    def settings(self) -> dict[str, object]:
+        """What builders must have in common to be merged."""
+        return {
+            "config": self.config,
+            "dim": self.dim,
+            "tables": list(self._ids),
+            "hash_version": self.hash_version,
+        }
 
     def finish(self) -> SignatureTable:
         """Freeze: a `prefix` index where the ids are 0, 1, ... without a gap, else fingerprints."""
