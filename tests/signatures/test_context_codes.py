@@ -346,6 +346,22 @@ def test_bad_batches_change_no_pass(values, offsets, labels, error, match):
     assert not builder._state.sums["a"].narrow.any()
 
 
+def test_a_bad_row_number_changes_no_pass():
+    builder = ContextCodeBuilder({"a": 5}, config_of())
+    with pytest.raises(ValueError, match="first_row"):
+        builder.update(np.array([[1]]), None, [0], first_row=1 << 63)
+    assert (builder.num_rows, builder.stats().num_tokens) == (0, 0)
+
+
+@pytest.mark.parametrize("seed", [-1, (1 << 32) - 1, 1 << 40, 1 << 70])
+def test_any_seed_makes_codes(seed):
+    """k-means' own random numbers start from 32 bits; the last passes over a log must not fail."""
+    rows, labels = log()
+    found = build(rows, labels, config_of(seed=seed)).finish()
+    again = build(rows, labels, config_of(seed=seed)).finish()
+    assert torch.equal(found.codes, again.codes)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [

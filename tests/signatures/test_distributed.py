@@ -13,6 +13,7 @@ from lma.signatures import (
     ContextCodeBuilder,
     MinHashBuilder,
     SignatureConfig,
+    SimHashBuilder,
     SupportCounter,
     all_reduce,
 )
@@ -124,6 +125,7 @@ def test_builders_of_other_versions_do_not_merge():
     for make in (
         lambda: MinHashBuilder(SIZES, SignatureConfig()),
         lambda: ContextCodeBuilder(SIZES, learned_config()),
+        lambda: SimHashBuilder(["a"], 2),
     ):
         one, two = make(), make()
         two.hash_version = 99

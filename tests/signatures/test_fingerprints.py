@@ -8,6 +8,7 @@ import torch
 from hashed_log import HashedLog, hashed_and_dense
 from set_oracle import as_batch
 
+from lma.errors import LmaError
 from lma.hashing import table_salt, token_keys
 from lma.kernels.reference.addresses import find_fingerprint
 from lma.signatures import (
@@ -187,6 +188,11 @@ def test_bad_counts_are_refused():
         SupportCounter("a", 1)
     with pytest.raises(TypeError, match="int64"):
         SupportCounter("a").update(np.array([0.5]))
+
+
+def test_counters_of_other_tables_do_not_merge():
+    with pytest.raises(LmaError, match="different tables: 'a' and 'b'"):
+        SupportCounter("a").merge(SupportCounter("b"))
 
 
 @pytest.mark.parametrize("ids", [[7, 7], [7, 7, 7, 9], [1, 2, 3, 2]])

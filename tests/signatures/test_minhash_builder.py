@@ -267,11 +267,118 @@ def test_bad_batches_are_refused_and_change_nothing(values, offsets, labels, err
     assert builder.stats().num_tokens == 0
 
 
+def test_ids_beyond_int64_are_told_what_to_do():
+    builder = MinHashBuilder({"a": None}, SignatureConfig("rows"))
+    for values in ([[1], [1 << 63]], [[1 << 64]], np.array([[1 << 63]], np.uint64)):
+        with pytest.raises(TypeError, match=r"beyond int64.*\.view\(np\.int64\)"):
+            builder.update(values)
+    assert builder.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("numbers", "error", "match"),
+    [
+        ({"total_rows": 0}, ValueError, "total_rows must be .* found 0"),
+        ({"total_rows": 1}, ValueError, "at least the 2 of this batch, found 1"),
+        ({"total_rows": 9, "first_row": -1}, ValueError, "first_row must be .* found -1"),
+        ({"total_rows": 9, "first_row": 2**63 - 2}, ValueError, "first_row must be"),
+        ({"total_rows": 9, "first_row": "x"}, TypeError, "first_row must be an integer"),
+    ],
+)
+def test_bad_row_numbers_change_nothing(numbers, error, match):
+    builder = MinHashBuilder({"a": 5}, SignatureConfig("rows", sample_rows=3))
+    with pytest.raises(error, match=match):
+        builder.update(np.array([[1], [2]]), **numbers)
+    assert builder.num_rows == 0
+    assert builder.stats().num_tokens == 0
+
+
+BUILDERS = {
+    "random": (MinHashBuilder, SignatureConfig("context")),
+    "learned": (ContextCodeBuilder, SignatureConfig("context", kind="learned", code_bits=2)),
+}
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+@pytest.mark.parametrize(
+    ("arguments", "error", "match"),
+    [
+        ({"num_signed": {"z": 1}}, ValueError, r"no tables \['z'\]; there are"),
+        ({"num_signed": {"a": -1}}, ValueError, "found -1 for table 'a'"),
+        ({"num_signed": {"b": 1.5}}, ValueError, "found 1.5 for table 'b'"),
+        ({"tokens": {"z": [1]}}, ValueError, r"no tables \['z'\]"),
+        ({"tokens": {"a": [1]}}, ValueError, "table 'a' has 5 ids; give num_signed"),
+        ({"tokens": {"b": [1, 2, 1]}}, ValueError, "all different, found 1 twice"),
+        ({"tokens": {"b": [0.5]}}, TypeError, "tokens of table 'b' must be int64 ids"),
+        ({"tokens": {"b": np.array([1], np.uint64)}}, TypeError, "found uint64"),
+    ],
+)
+def test_builders_refuse(kind, arguments, error, match):
+    make, config = BUILDERS[kind]
+    with pytest.raises(error, match=match):
+        make({"a": 5, "b": None}, config, **arguments)
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_bad_sizes_and_numbers_are_told(kind):
+    make, config = BUILDERS[kind]
+    for size in (-1, 5.0, "5"):
+        with pytest.raises(ValueError, match=f"needs a size >= 0 or None, found {size!r}"):
+            make({"a": size}, config)
+    builder = make({"a": 5, "b": None}, config)
+    for _ in range(getattr(builder, "num_passes", 1)):
+        builder.update(np.array([[0, -7], [0, -7], [1, 8]]))
+        if kind == "learned":
+            with pytest.raises(ValueError, match="next_pass: no tables"):
+                builder.next_pass({"z": 1})
+            builder.next_pass()
+    with pytest.raises(ValueError, match=r"finish: no tables \['z'\]"):
+        builder.finish({"z": 1})
+    with pytest.raises(ValueError, match="finish: num_signed must be integers >= 0, found -1"):
+        builder.finish({"b": -1})
+
+
+def test_num_signed_holds_for_tables_of_any_ids():
+    """As for ranked ones: the most frequent so many, of those that reach `min_support`."""
+    values = np.array([[7], [7], [7], [-3], [-3], [9], [9], [4]])
+    builder = MinHashBuilder({"a": None}, SignatureConfig("rows"), {"a": 2})
+    builder.update(values)
+    for table in (builder.finish(), builder.finish({"a": 3})):
+        assert (table.find("a", torch.tensor([7, -3, 9, 4])) >= 0).tolist() == [
+            True, True, False, False,
+        ]  # fmt: skip
+    assert builder.finish({"a": 1}).section("a").num_signed == 1
+    with pytest.raises(LmaError, match="different settings"):
+        builder.merge(MinHashBuilder({"a": None}, SignatureConfig("rows")))
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_the_same_tokens_in_another_type_merge(kind):
+    make, config = BUILDERS[kind]
+    one, two = (
+        make({"b": None}, config, tokens={"b": ids})
+        for ids in (np.arange(4, dtype=np.int32), torch.arange(4))
+    )
+    one.update(np.array([[0], [3]]))
+    two.update(np.array([[3]]))
+    assert one.merge(two).stats().tables["b"].supports.tolist() == [2, 1]
+    if kind == "learned":
+        assert one.merge(one.worker()).num_rows == 3
+
+
 def test_builders_of_different_settings_do_not_merge():
     one = MinHashBuilder({"a": 5}, SignatureConfig(seed=1))
     two = MinHashBuilder({"a": 5}, SignatureConfig(seed=2))
     with pytest.raises(LmaError, match=r"seed=1.*seed=2"):
         one.merge(two)
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_builders_of_another_order_of_tables_do_not_merge(kind):
+    """Batches come feature by feature, and so do the rows that learned codes keep."""
+    make, config = BUILDERS[kind]
+    with pytest.raises(LmaError, match=r"\('a', 5\), \('b', None\).*\('b', None\), \('a', 5\)"):
+        make({"a": 5, "b": None}, config).merge(make({"b": None, "a": 5}, config))
 
 
 @pytest.mark.parametrize(
@@ -287,6 +394,13 @@ def test_builders_of_different_settings_do_not_merge():
 def test_config_refuses(change, match):
     with pytest.raises(ValueError, match=match):
         SignatureConfig(**change)
+
+
+@pytest.mark.parametrize("name", ["num_codes", "code_bits", "min_support", "seed", "sample_rows"])
+def test_numbers_are_integers(name):
+    with pytest.raises(TypeError, match=rf"SignatureConfig\.{name} must be an integer, found 1.5"):
+        SignatureConfig(**{name: 1.5})
+    assert getattr(SignatureConfig(**{name: np.int64(3)}), name) == 3
 
 
 def test_sampling_needs_the_number_of_rows():

@@ -12,7 +12,7 @@ from lma.files import replace_file
 from lma.hashing import HASH_VERSION
 from lma.signatures.passes import FitPasses
 
-FORMAT = 3
+FORMAT = 4
 # What the arrays and builders of a fit are made of; nothing else is made when reading.
 _NUMPY = {"_reconstruct", "_frombuffer", "ndarray", "dtype", "scalar"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import operator
 from collections.abc import Iterable
 
 SIMILARITIES = ("rows", "context", "labelled_context", "positive_context", "vectors")
@@ -69,6 +70,10 @@ class SignatureConfig:
                     f"SignatureConfig.{name} must be one of {choices}, "
                     f"found {getattr(self, name)!r}"
                 )
+        for name in ("num_codes", "code_bits", "min_support", "seed", "dim", "passes"):
+            self._take_integer(name)
+        if self.sample_rows is not None:
+            self._take_integer("sample_rows")
         codes, bits = DEFAULT_CODES[self.kind]
         object.__setattr__(self, "num_codes", self.num_codes or codes)
         object.__setattr__(self, "code_bits", self.code_bits or bits)
@@ -94,6 +99,13 @@ class SignatureConfig:
             raise ValueError(f"shrinkage must be a number of rows >= 0, found {self.shrinkage}")
         if self.kind == "learned":
             self._check_learned()
+
+    def _take_integer(self, name: str) -> None:
+        value = getattr(self, name)
+        try:
+            object.__setattr__(self, name, operator.index(value))
+        except TypeError:
+            raise TypeError(f"SignatureConfig.{name} must be an integer, found {value!r}") from None
 
     def _check_learned(self) -> None:
         if self.similarity in ("rows", "vectors"):

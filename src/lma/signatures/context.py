@@ -31,12 +31,12 @@ from lma.signatures.context_state import ContextState
 from lma.signatures.fingerprints import FingerprintIndex
 from lma.signatures.new_tokens import sums_of_tokens
 from lma.signatures.quantise import Codebooks, quantise
-from lma.signatures.row_batch import RowBatch, check_labels
+from lma.signatures.row_batch import RowBatch, check_first_row, check_labels
 from lma.signatures.row_sample import RowSample
 from lma.signatures.sections import SectionParts, make_table
 from lma.signatures.stats import LogStats, TableStats
 from lma.signatures.table import SignatureTable
-from lma.signatures.tokens import RankedTokens, array_checksum, token_sets
+from lma.signatures.tokens import RankedTokens, array_checksum, check_counts, token_sets
 
 F32 = npt.NDArray[np.float32]
 F64 = npt.NDArray[np.float64]
@@ -70,8 +70,9 @@ class ContextCodeBuilder:
         num_signed: Tokens to sign per table; all tokens of a table that is left out.
         tokens: For tables of size None: the ids to know, instead of all that are met.
 
-    Memory: `8 * dim + 13` bytes per token of `num_signed` (269 at 32 dimensions), where ids are any
-    values 22 to 27 more; while counting, 16 bytes per vocabulary token, or 29 to 35.
+    Memory: `8 * dim + 5` bytes per token of `num_signed` (261 at 32 dimensions), 8 more with
+    labelled contexts and 14 more where ids are any values; while counting, 16 bytes per
+    vocabulary token, or 29 to 35.
     """
 
     def __init__(
@@ -91,8 +92,9 @@ class ContextCodeBuilder:
         self.tables = dict(tables)
         config.told(tables)  # an unknown field is refused before any row is read
         self.num_signed = dict(num_signed or {})
-        self._given = {name: array_checksum(ids) for name, ids in (tokens or {}).items()}
+        check_counts(self.num_signed, tables, WHO)
         self.tokens = token_sets(tables, {}, tokens or {}, WHO)
+        self._given = {name: array_checksum(self.tokens[name].ids()) for name in tokens or {}}
         self.hash_version = HASH_VERSION
         self.passes_done = 0
         self._count = ContextCount(self.tokens, config.seed)
@@ -147,6 +149,7 @@ class ContextCodeBuilder:
             raise LmaError("ContextCodeBuilder.update: all passes are done; call finish()")
         batch = RowBatch.of(values, offsets, len(self.tables), WHO)
         label = self._label(labels, batch)
+        check_first_row(first_row, batch.num_rows, WHO)
         if self._state is None:
             first = self._rows_in_pass if first_row is None else first_row
             self._count.sample.numbered &= first_row is not None
@@ -216,7 +219,7 @@ class ContextCodeBuilder:
         """What builders must have in common to be merged."""
         return {
             "config": self.config,
-            "tables": self.tables,
+            "tables": list(self.tables.items()),
             "num_signed": self.num_signed,
             "tokens": self._given,
             "hash_version": self.hash_version,
@@ -268,6 +271,7 @@ class ContextCodeBuilder:
                 f"ContextCodeBuilder: pass {self.passes_done + 1} saw {self._rows_in_pass} rows, "
                 f"the counting pass {self._count.num_rows}; every pass needs the same rows"
             )
+        check_counts(num_signed or {}, self.tables, f"{WHO}.next_pass")
         self.passes_done += 1
         self._rows_in_pass = 0
         if self._state is None:
@@ -308,6 +312,7 @@ class ContextCodeBuilder:
             num_signed: Tokens to keep per table, at most those built; None: those built.
         """
         self._finished("finish")
+        check_counts(num_signed or {}, self.tables, f"{WHO}.finish")
         parts, lost = [], {}
         for name, tokens in self.tokens.items():
             built = self.num_signed[name]

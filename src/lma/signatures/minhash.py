@@ -25,11 +25,11 @@ from lma.hashing import (
 )
 from lma.kernels.reference.minhash import NOTHING
 from lma.signatures.config import SignatureConfig
-from lma.signatures.row_batch import RowBatch, check_labels
+from lma.signatures.row_batch import RowBatch, check_first_row, check_labels
 from lma.signatures.sections import SectionParts, make_table, most_frequent
 from lma.signatures.stats import LogStats, TableStats
 from lma.signatures.table import SignatureTable
-from lma.signatures.tokens import array_checksum, take_in, token_sets
+from lma.signatures.tokens import array_checksum, check_counts, take_in, token_sets
 
 U16 = npt.NDArray[np.uint16]
 U32 = npt.NDArray[np.uint32]
@@ -59,8 +59,8 @@ class MinHashBuilder:
         tokens: For tables of size None: the ids to build signatures for, instead of all met.
 
     Memory: `4 * num_codes + 8` bytes per token of `num_signed`, `num_codes` rounded up to a
-    multiple of 8, and 8 bytes per vocabulary token for its support; about 16 more per token of a
-    table of size None.
+    multiple of 8, and 8 bytes per vocabulary token for its support. Of a table of size None every
+    token met (or given) counts as one of `num_signed`, and takes about 16 more.
     """
 
     def __init__(
@@ -82,8 +82,10 @@ class MinHashBuilder:
                 "SimHashBuilder hashes vectors"
             )
         self.config = config
-        self._given = {name: array_checksum(ids) for name, ids in (tokens or {}).items()}
         self.tokens = token_sets(tables, num_signed or {}, tokens or {}, "MinHashBuilder")
+        self._given = {name: array_checksum(self.tokens[name].ids()) for name in tokens or {}}
+        # Tokens of any ids are ranked at the end; of ranked ids no others have slots.
+        self._most = {name: n for name, n in (num_signed or {}).items() if tables[name] is None}
         self.hash_version = HASH_VERSION
         self.tables = dict(tables)
         self._multipliers = code_multipliers(config.seed, -(-config.num_codes // LANES) * LANES)
@@ -124,8 +126,15 @@ class MinHashBuilder:
         label = None
         if similarity in ("labelled_context", "positive_context"):
             label = check_labels(labels, batch.num_rows, who)
-        if self.config.sample_rows is not None and total_rows is None:
-            raise ValueError(f"{who}.update: config.sample_rows needs total_rows, found None")
+        if self.config.sample_rows is not None:
+            if total_rows is None:
+                raise ValueError(f"{who}.update: config.sample_rows needs total_rows, found None")
+            if total_rows < max(1, batch.num_rows):
+                raise ValueError(
+                    f"{who}.update: total_rows must be the rows of the whole log, at least the "
+                    f"{batch.num_rows} of this batch, found {total_rows}"
+                )
+        check_first_row(first_row, batch.num_rows, who)
         first = self.num_rows if first_row is None else first_row
         slots = take_in(self.tokens, batch, who)
         self.num_rows += batch.num_rows
@@ -204,8 +213,8 @@ class MinHashBuilder:
         slots = {n: t.num_slots for n, t in self.tokens.items() if self.tables[n] is not None}
         return {
             "config": self.config,
-            "tables": self.tables,
-            "num_signed": slots,
+            "tables": list(self.tables.items()),
+            "num_signed": {**slots, **self._most},
             "tokens": self._given,
             "hash_version": self.hash_version,
         }
@@ -236,10 +245,12 @@ class MinHashBuilder:
             num_signed: Tokens to keep per table, at most those built. None keeps the leading
                 tokens whose support reaches `config.min_support`.
         """
+        check_counts(num_signed or {}, self.tables, "MinHashBuilder.finish")
         parts = []
         for name, tokens in self.tokens.items():
             wanted = None if num_signed is None else num_signed.get(name, tokens.num_slots)
             slots = most_frequent(tokens, wanted, self.config.min_support)
+            slots = slots[: self._most.get(name)]
             if len(slots):
                 ids = tokens.ids()[slots]
                 parts.append(

@@ -20,6 +20,7 @@ SAMPLE = 65_536  # vectors that k-means sees; more change the centroids by less 
 ITERATIONS = 25
 BLOCK = 8192  # vectors encoded at a time
 NEAREST_BLOCK = 2048  # vectors held against 256 centroids at a time: 2 MB, which stay in cache
+MOST_SEED = (1 << 32) - 1  # scikit-learn takes no larger ones; our hashes take any integer
 COUNT_BLOCK = 1 << 14  # vectors made at a time; there are five arrays of as many meanwhile
 
 
@@ -144,7 +145,9 @@ def kmeans(vectors: F32, weights: F64, count: int, seed: int) -> F32:
     distinct = np.unique(vectors, axis=0)
     if len(distinct) <= count:
         return distinct
-    model = KMeans(count, n_init=1, max_iter=ITERATIONS, random_state=seed, algorithm="lloyd")
+    model = KMeans(
+        count, n_init=1, max_iter=ITERATIONS, random_state=seed & MOST_SEED, algorithm="lloyd"
+    )
     model.fit(vectors, sample_weight=weights)
     return np.asarray(model.cluster_centers_, dtype=np.float32)
 
@@ -194,7 +197,7 @@ def _fit_sample(
     """Codebooks of at most `SAMPLE` of the vectors."""
     count = blocks[-1].stop
     if count > SAMPLE:
-        rng = np.random.default_rng(config.seed)
+        rng = np.random.default_rng(config.seed & MOST_SEED)
         # Unshuffled, so that no array of all tokens is made of them where they are many.
         drawn = np.sort(rng.choice(count, SAMPLE, replace=False, shuffle=False))
     else:

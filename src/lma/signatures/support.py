@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from lma.errors import LmaError
 from lma.signatures.stats import TableStats
 from lma.signatures.tokens import KeyedTokens
 
@@ -57,7 +58,15 @@ class SupportCounter:
         self.num_values += len(values)
 
     def merge(self, other: SupportCounter) -> SupportCounter:
-        """Add another's counts; errors add up. Returns self."""
+        """Add another's counts; errors add up. Returns self.
+
+        Raises:
+            LmaError: The other one counts another table.
+        """
+        if other.table != self.table:
+            raise LmaError(
+                f"cannot merge counters of different tables: {self.table!r} and {other.table!r}"
+            )
         self._tokens.merge(other._tokens)
         self.num_values += other.num_values
         self.error += other.error

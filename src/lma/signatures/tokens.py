@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from lma.errors import LmaError
-from lma.signatures.row_batch import RowBatch
+from lma.signatures.row_batch import RowBatch, check_ids
 
 I64 = npt.NDArray[np.int64]
 
@@ -209,7 +210,12 @@ class KeyedTokens(Tokens):
         # The old table is not needed to fill the new one: never both in memory.
         self._table = np.empty(0, np.int32)
         self._table = np.full(places, -1, np.int32)
-        fill(self._table, self._ids, self._known)
+        twice = fill(self._table, self._ids, self._known)
+        if twice >= 0:
+            raise ValueError(
+                f"table {self.name!r}: token ids must be all different, found "
+                f"{self._ids[twice]} twice"
+            )
 
     def count(self, values: I64, slots: I64) -> None:
         """Support of the tokens that have slots."""
@@ -255,18 +261,46 @@ def token_sets(
     who: str,
 ) -> dict[str, Tokens]:
     """One `Tokens` per table of a builder."""
-    unknown = [name for name in (*num_signed, *tokens) if name not in tables]
+    check_counts(num_signed, tables, who)
+    unknown = [name for name in tokens if name not in tables]
     if unknown:
         raise ValueError(f"{who}: no tables {unknown}; there are {list(tables)}")
     sets: dict[str, Tokens] = {}
     for name, size in tables.items():
         if size is None:
-            sets[name] = KeyedTokens(name, tokens.get(name))
-        elif size < 0:
-            raise ValueError(f"{who}: table {name!r} needs a size >= 0, found {size}")
-        else:
-            sets[name] = RankedTokens(name, size, max(0, min(size, num_signed.get(name, size))))
+            ids = tokens.get(name)
+            if ids is not None and np.size(ids):
+                ids = check_ids(ids, f"{who}: tokens of table {name!r}").reshape(-1)
+            sets[name] = KeyedTokens(name, ids)
+            continue
+        if not _is_count(size):
+            raise ValueError(f"{who}: table {name!r} needs a size >= 0 or None, found {size!r}")
+        if name in tokens:
+            raise ValueError(
+                f"{who}: tokens are for tables of size None, table {name!r} has {size} ids; give "
+                "num_signed instead"
+            )
+        sets[name] = RankedTokens(name, size, min(size, num_signed.get(name, size)))
     return sets
+
+
+def check_counts(num_signed: Mapping[str, int], tables: Mapping[str, int | None], who: str) -> None:
+    """`ValueError` unless these are numbers of tokens of some of the tables."""
+    unknown = [name for name in num_signed if name not in tables]
+    if unknown:
+        raise ValueError(f"{who}: no tables {unknown}; there are {list(tables)}")
+    for name, count in num_signed.items():
+        if not _is_count(count):
+            raise ValueError(
+                f"{who}: num_signed must be integers >= 0, found {count!r} for table {name!r}"
+            )
+
+
+def _is_count(value: object) -> bool:
+    try:
+        return operator.index(value) >= 0  # type: ignore[arg-type]
+    except TypeError:
+        return False
 
 
 def take_in(tokens: Mapping[str, Tokens], batch: RowBatch, who: str) -> I64:
@@ -299,4 +333,12 @@ def array_checksum(array: npt.ArrayLike) -> int:
     return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
 
 
-__all__ = ["KeyedTokens", "RankedTokens", "Tokens", "array_checksum", "take_in", "token_sets"]
+__all__ = [
+    "KeyedTokens",
+    "RankedTokens",
+    "Tokens",
+    "array_checksum",
+    "check_counts",
+    "take_in",
+    "token_sets",
+]

@@ -67,12 +67,18 @@ def find(values, table, ids, slots):  # type: ignore[no-untyped-def]
 
 @kernel
 def fill(table, ids, known):  # type: ignore[no-untyped-def]
-    """Enter the first `known` ids, all different, into an empty table."""
+    """Enter the first `known` ids into an empty table; the slot of one that is there twice, or -1.
+
+    Stops there: of ids that are all different, all are entered.
+    """
     for slot in range(known):
         place = _first(ids[slot], table)
         while table[place] >= 0:
+            if ids[table[place]] == ids[slot]:
+                return slot
             place = _next(place, table)
         table[place] = slot
+    return -1
 
 
 __all__ = ["fill", "find", "insert"]
