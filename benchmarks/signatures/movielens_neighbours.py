@@ -15,6 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import scipy.sparse
+import scipy.sparse.linalg
 import torch
 
 from lma.signatures import ContextCodeBuilder, MinHashBuilder, SignatureConfig
@@ -81,6 +83,15 @@ def main() -> None:
             builder.update(ids, None, labels)
             found = builder.finish().codes_of("movie", torch.arange(AMONG)).numpy()
             report(f"min-hash {similarity}, {codes} x {bits} bits", agreement(found))
+    for similarity in ("context", "positive_context"):
+        used = labels >= (similarity == "positive_context")
+        config = SignatureConfig(similarity, kind="learned")
+        plain = svd_of_contexts(ids[used], list(sizes.values()), config)
+        rows = np.bincount(ids[used][:, 1], minlength=len(plain))
+        for name, vectors in (("", plain), (", noise taken off", without_noise(plain, rows))):
+            unit = vectors[:AMONG]
+            unit = unit / np.maximum(np.linalg.norm(unit, axis=1, keepdims=True), 1e-12)
+            report(f"truncated SVD of {similarity}, rank {config.dim}{name}", unit @ unit.T)
     for similarity in ("context", "labelled_context", "positive_context"):
         config = SignatureConfig(similarity, kind="learned")
         learned = ContextCodeBuilder(sizes, config)
@@ -96,6 +107,27 @@ def main() -> None:
         decoded = learned._codebooks["movie"].decode(found)
         unit = decoded / np.maximum(np.linalg.norm(decoded, axis=1, keepdims=True), 1e-12)
         report(f"learned {similarity}, 4 x 8 bits, decoded cosine", unit @ unit.T)
+
+
+def svd_of_contexts(ids: np.ndarray, sizes: list[int], config: SignatureConfig) -> np.ndarray:
+    """Movies' vectors from the popularity-scaled matrix of users and movies itself.
+
+    D^-1/2 V S of X = D^-1/2 (M - popularity) D^-1/2, D = rows + shrinkage, M = who met whom, as
+    `lma.signatures.context` has them.
+    """
+    rows = [np.bincount(column, minlength=n) for column, n in zip(ids.T, sizes, strict=True)]
+    scale = [(r + config.shrinkage) ** -0.5 for r in rows]
+    met = scipy.sparse.csr_matrix((np.ones(len(ids)), tuple(ids.T)), sizes).toarray()
+    met -= np.outer(rows[0], rows[1] / max(len(ids), 1))
+    matrix = scale[0][:, None] * met * scale[1]
+    _, s, v = scipy.sparse.linalg.svds(matrix, config.dim, random_state=0)
+    return v.T * s * scale[1][:, None]
+
+
+def without_noise(vectors: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Every principal direction times 1 - noise / variance, as `Space.fit` damps them."""
+    values, directions = np.linalg.eigh((vectors * rows[:, None]).T @ vectors / rows.sum())
+    return vectors @ directions * np.clip(1 - np.median(values) / values, 0, 1)
 
 
 def jaccard_of(sets: np.ndarray) -> np.ndarray:
