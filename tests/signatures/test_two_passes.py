@@ -15,6 +15,7 @@ from lma.signatures import (
     fit_signatures,
 )
 from lma.signatures.budget import signature_bytes, signed_within, support_threshold
+from lma.signatures.passes import FitPasses
 
 CONFIG = SignatureConfig("context", num_codes=4)
 LEARNED = SignatureConfig("context", kind="learned", num_codes=2, code_bits=2, dim=4, passes=1)
@@ -120,6 +121,13 @@ def test_a_table_fits_its_budget(config, max_tokens):
     # One threshold for both tables, but for the odd false match of a fingerprint.
     assert signed.min() > np.sort(rest)[-3:].min()
     assert len(signed) >= 20
+
+
+@pytest.mark.parametrize("kind", ["random", "learned"])
+@pytest.mark.parametrize("signed", [{"z": 1}, {"a": -1}])
+def test_bad_numbers_are_refused_before_a_row_is_read(kind, signed):
+    with pytest.raises(ValueError, match=r"fit_signatures: (no tables \['z'\]|num_signed must)"):
+        FitPasses({"a": None}, SignatureConfig("context", kind=kind), num_signed=signed)
 
 
 def test_budget_and_numbers_exclude_each_other():

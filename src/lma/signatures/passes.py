@@ -16,6 +16,7 @@ from lma.signatures.row_batch import RowBatch
 from lma.signatures.stats import LogStats
 from lma.signatures.support import SupportCounter
 from lma.signatures.table import SignatureTable
+from lma.signatures.tokens import check_counts
 
 WHO = "fit_signatures"
 _log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class FitPasses:
     ) -> None:
         if num_signed is not None and budget_bytes is not None:
             raise ValueError(f"{WHO}: give either num_signed or budget_bytes, not both")
+        check_counts(num_signed or {}, sizes, WHO)
         self.sizes, self.config = dict(sizes), config
         self.num_signed = None if num_signed is None else dict(num_signed)
         self.budget_bytes, self.max_tokens = budget_bytes, max_tokens
