@@ -253,6 +253,13 @@ def test_inspect_and_drift_of_hashed_ids(folder, tmp_path, capsys):
     said = lma("inspect", tmp_path / "more-s", tmp_path / "more", "--table", table, "-k", "2",
                "--", some, capsys=capsys)  # fmt: skip
     assert said.out.count("%") == 2 * 2
+    lma("signatures", tmp_path / "more", tmp_path / "more-s", "--method", "lma-context",
+        "--set", "similarity=context", "--keep-ids", capsys=capsys)  # fmt: skip
+    kept = SignatureTable.load(tmp_path / "more-s")
+    assert len(kept.neighbours(table, some, 2)) == 2
+    again = lma("inspect", tmp_path / "more-s", tmp_path / "more", "--table", table, "-k", "2",
+                "--", some, capsys=capsys)  # fmt: skip
+    assert again.out.count("%") == 2 * 2
 
 
 def test_drift_of_dictionary_ids(folder, tmp_path, capsys):

@@ -46,7 +46,9 @@ def inspect(
 
     data, fitted = Dataset.open(dataset), SignatureTable.load(signatures)
     titles, section = data.titles(table), fitted.section(table)
-    among = ids_of_rows(data, [table])[table] if section.index != "prefix" else None
+    among = fitted.ids.get(table)
+    if section.index != "prefix" and among is None:
+        among = ids_of_rows(data, [table])[table]
     number = find_token(token, titles, lambda n: bool(fitted.find(table, torch.tensor([n])) >= 0))
     ids, equal, alike = compare(fitted, table, number, among)
     shared = equal if section.kind == "learned" else equal**power

@@ -25,6 +25,9 @@ def signatures(
     max_tokens: int = typer.Option(
         0, help="Most tokens to hold per table of hashed ids while counting; 0: all."
     ),
+    keep_ids: bool = typer.Option(
+        False, help="Keep hashed ids beside the codes, for `SignatureTable.neighbours`."
+    ),
     checkpoint_rows: int = typer.Option(1 << 24, help="Rows between two checkpoints."),
 ) -> None:
     """Fit signatures on the training rows of a dataset.
@@ -71,6 +74,7 @@ def signatures(
             num_signed=signed,
             budget_bytes=budget_bytes,
             max_tokens=max_tokens or None,
+            keep_ids=keep_ids,
             progress=bar.rows_done,
             stage=bar.begin,
             checkpoint=checkpoint,

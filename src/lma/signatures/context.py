@@ -59,9 +59,8 @@ class ContextCodeBuilder:
             builder.next_pass()
         table = builder.finish()
 
-    The first pass counts tokens and labels; `stats()` then lets a plan decide whom to sign, which
-    `next_pass(num_signed)` takes. Sums are integers, so they are the same bits for any sizes of
-    batches, numbers of threads and order of merging.
+    The first pass counts; then `stats()` lets a plan decide whom `next_pass(num_signed)` signs.
+    Sums are integers: the same bits for any batches, numbers of threads and order of merging.
 
     Args:
         tables: Vocabulary size of every feature's table, by name, in the order of the batches'
@@ -118,8 +117,6 @@ class ContextCodeBuilder:
     def num_tokens(self) -> int:
         """Tokens seen."""
         return self.stats().num_tokens if self._stats else sum(t.seen for t in self.tokens.values())
-
-    # --- one pass ----------------------------------------------------------------------------
 
     def update(
         self,
@@ -294,8 +291,6 @@ class ContextCodeBuilder:
             self._state.rows[:] = self._state.all_rows
         self._state.restart(self._count.longest, labelled)
 
-    # --- results -------------------------------------------------------------------------------
-
     def vectors(self, table: str) -> F32:
         """Context vectors of a table's stored tokens, float32 [tokens, dim], in slot order.
 
@@ -305,11 +300,15 @@ class ContextCodeBuilder:
         state = self._finished("vectors")
         return self._spaces[table].vectors(state.sums[table], state.rows[state.where[table]])
 
-    def finish(self, num_signed: Mapping[str, int] | None = None) -> SignatureTable:
+    def finish(
+        self, num_signed: Mapping[str, int] | None = None, *, keep_ids: bool = False
+    ) -> SignatureTable:
         """Quantise, and freeze into a `SignatureTable` with sections of kind "learned".
 
         Args:
             num_signed: Tokens to keep per table, at most those built; None: those built.
+            keep_ids: Also keep the ids of tables of any ids, 8 bytes per token in a file of their
+                own that no model loads, for `neighbours`.
         """
         self._finished("finish")
         check_counts(num_signed or {}, self.tables, f"{WHO}.finish")
@@ -325,16 +324,12 @@ class ContextCodeBuilder:
                     index = FingerprintIndex.of_tokens(table_salt(name), ids)
                 books, codes, lost[name] = quantise(self._vectors_of(name), count, self.config)
                 self._codebooks[name] = books
-                parts.append(SectionParts.of(tokens, ids, codes, self.config, books, index))
+                made = tokens, ids, codes, self.config, books, index
+                parts.append(SectionParts.of(*made, keep_ids=keep_ids))
                 # Packed by now; they must not wait for the next table's.
-                del codes, index
-        provenance = {
-            "rows": self._count.num_rows,
-            "dim": self.config.dim,
-            "passes": self.config.passes,
-            "quantiser": self.config.quantiser,
-            "lost_energy": lost,
-        }
+                del made, codes, index
+        told = {name: getattr(self.config, name) for name in ("dim", "passes", "quantiser")}
+        provenance = {"rows": self._count.num_rows, **told, "lost_energy": lost}
         return make_table(parts, self.config.seed, provenance)
 
     def _vectors_of(self, name: str) -> Callable[[slice], tuple[F32, F64]]:
@@ -389,8 +384,7 @@ class ContextCodeBuilder:
 
     def _without_labels_of_few(self, vectors: F32, rows: F64) -> F32:
         """The average token's vector, zero, for tokens whose few labels a code would give away."""
-        if self.config.similarity == "labelled_context":
-            vectors[rows < LABEL_FLOOR] = 0
+        vectors[(rows < LABEL_FLOOR) & (self.config.similarity == "labelled_context")] = 0
         return vectors
 
     def _finished(self, what: str) -> ContextState:

@@ -24,6 +24,7 @@ def fit_signatures(
     num_signed: Mapping[str, int] | None = None,
     budget_bytes: int | None = None,
     max_tokens: int | None = None,
+    keep_ids: bool = False,
     progress: Progress | None = None,
     stage: Stage | None = None,
     checkpoint: FitCheckpoint | None = None,
@@ -44,6 +45,8 @@ def fit_signatures(
         budget_bytes: Bytes for codes and index instead: signs all tokens of the lowest support
             that they allow.
         max_tokens: Most tokens to count per table of hashed ids; None: all, exactly.
+        keep_ids: Also keep which tokens are signed, where ids are hashes: 8 bytes per token in a
+            file of their own, for `SignatureTable.neighbours`.
         progress: Called as progress(rows done, rows in all, tokens seen), rows counted once per
             pass.
         stage: Called with a name for what begins: "pass 1 of 2", and what comes between and after
@@ -66,7 +69,7 @@ def fit_signatures(
     )
     if stage is not None:
         stage("codes")
-    return fit.finish()
+    return fit.finish(keep_ids=keep_ids)
 
 
 def fit_context_codes(

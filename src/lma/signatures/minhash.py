@@ -238,12 +238,16 @@ class MinHashBuilder:
         """Support histograms of what was seen so far, for `lma.plan`."""
         return LogStats.of([TableStats.of_supports(n, t.supports) for n, t in self.tokens.items()])
 
-    def finish(self, num_signed: Mapping[str, int] | None = None) -> SignatureTable:
+    def finish(
+        self, num_signed: Mapping[str, int] | None = None, *, keep_ids: bool = False
+    ) -> SignatureTable:
         """Freeze into a `SignatureTable`: `prefix` indexes, `fingerprint` for tables of any ids.
 
         Args:
             num_signed: Tokens to keep per table, at most those built. None keeps the leading
                 tokens whose support reaches `config.min_support`.
+            keep_ids: Also keep the ids of tables of any ids, 8 bytes per token in a file of their
+                own that no model loads, for `neighbours`.
         """
         check_counts(num_signed or {}, self.tables, "MinHashBuilder.finish")
         parts = []
@@ -253,9 +257,8 @@ class MinHashBuilder:
             slots = slots[: self._most.get(name)]
             if len(slots):
                 ids = tokens.ids()[slots]
-                parts.append(
-                    SectionParts.of(tokens, ids, self._codes(name, ids, slots), self.config)
-                )
+                codes = self._codes(name, ids, slots)
+                parts.append(SectionParts.of(tokens, ids, codes, self.config, keep_ids=keep_ids))
         return make_table(parts, self.config.seed, {"rows": self.num_rows})
 
     def _codes(self, name: str, ids: I64, slots: I64) -> U16:

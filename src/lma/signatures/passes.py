@@ -128,12 +128,13 @@ class FitPasses:
         self.passes_done += 1
         self.rows_done = self.batches_done = 0
 
-    def finish(self) -> SignatureTable:
-        """The table."""
+    def finish(self, *, keep_ids: bool = False) -> SignatureTable:
+        """The table; `keep_ids` as the builders'."""
         if isinstance(self.builder, ContextCodeBuilder):
-            table = self.builder.finish()
+            table = self.builder.finish(keep_ids=keep_ids)
         else:
-            table = self.builder.finish(self._signed(self.builder.stats()))
+            signed = self._signed(self.builder.stats())
+            table = self.builder.finish(signed, keep_ids=keep_ids)
         if self._missed:
             table.provenance["may_miss_tokens_of_rows"] = self._missed
             _log.warning(

@@ -31,6 +31,7 @@ class SectionParts:
     fingerprints: Tensor | None = None
     overflow_keys: Tensor | None = None
     codebooks: Codebooks | None = None
+    ids: Tensor | None = None
 
     @classmethod
     def of(
@@ -41,6 +42,8 @@ class SectionParts:
         config: SignatureConfig,
         codebooks: Codebooks | None = None,
         index: FingerprintIndex | None = None,
+        *,
+        keep_ids: bool = False,
     ) -> SectionParts:
         """The section of a table.
 
@@ -51,6 +54,7 @@ class SectionParts:
             config: Kind, similarity, widths.
             codebooks: Of learned codes.
             index: Of the ids, where it is made already.
+            keep_ids: Whether the table is to know its tokens, where it is not a prefix of them.
         """
         section = Section(
             tokens.name,
@@ -62,7 +66,8 @@ class SectionParts:
         )
         if isinstance(tokens, RankedTokens) or ids is None:
             return cls(section, pack_codes(codes, config.code_bits), codebooks=codebooks)
-        return cls.indexed(section, ids, codes, codebooks, index)
+        parts = cls.indexed(section, ids, codes, codebooks, index)
+        return dataclasses.replace(parts, ids=torch.from_numpy(ids)) if keep_ids else parts
 
     @classmethod
     def indexed(
@@ -117,6 +122,7 @@ def make_table(
         seed=seed,
         provenance=provenance,
         codebooks={p.section.table: p.codebooks for p in parts if p.codebooks is not None},
+        ids={p.section.table: p.ids for p in parts if p.ids is not None},
     )
 
 

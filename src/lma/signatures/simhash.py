@@ -112,8 +112,13 @@ class SimHashBuilder:
             "hash_version": self.hash_version,
         }
 
-    def finish(self) -> SignatureTable:
-        """Freeze: a `prefix` index where the ids are 0, 1, ... without a gap, else fingerprints."""
+    def finish(self, *, keep_ids: bool = False) -> SignatureTable:
+        """Freeze: a `prefix` index where the ids are 0, 1, ... without a gap, else fingerprints.
+
+        Args:
+            keep_ids: Also keep the ids of tables of any ids, 8 bytes per token in a file of their
+                own that no model loads, for `neighbours`.
+        """
         parts = []
         for name, pieces in self._ids.items():
             if not sum(map(len, pieces)):
@@ -126,7 +131,7 @@ class SimHashBuilder:
             tokens: Tokens = (
                 RankedTokens(name, len(ids), len(ids)) if dense else KeyedTokens(name, ids)
             )
-            parts.append(SectionParts.of(tokens, ids, codes, self.config))
+            parts.append(SectionParts.of(tokens, ids, codes, self.config, keep_ids=keep_ids))
         return make_table(parts, self.config.seed, {"vectors": self.dim})
 
 

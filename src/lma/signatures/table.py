@@ -43,6 +43,8 @@ class SignatureTable:
         provenance: How it was made, for people and result lines; any JSON.
         codebooks: Centroids of tables with learned codes, for comparing tokens; a model needs
             none, so they count nowhere.
+        ids: The signed tokens of tables with a `fingerprint` index, int64 [num_signed], where a
+            builder was told to keep them; for `neighbours` alone, so they count nowhere either.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class SignatureTable:
         seed: int = 0,
         provenance: Mapping[str, Any] | None = None,
         codebooks: Mapping[str, Codebooks] | None = None,
+        ids: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.sections = tuple(sections)
         self.codes = codes
@@ -67,6 +70,7 @@ class SignatureTable:
         self.seed = seed
         self.provenance = dict(provenance or {})
         self.codebooks = dict(codebooks or {})
+        self.ids = dict(ids or {})
         self._check()
         self._numbers = {section.table: i for i, section in enumerate(self.sections)}
         self.rows = self._layout_rows()
@@ -195,8 +199,8 @@ class SignatureTable:
         Args:
             table, token: The token; a string id is hashed as raw values are.
             k: How many, 0 or more.
-            among: The ids to look among, int64 [n]; needed with a `fingerprint` index, which
-                cannot be turned back into ids. None: all signed tokens.
+            among: The ids to look among, int64 [n]. None: all signed tokens, which with a
+                `fingerprint` index must have been kept (`keep_ids` of the builder's `finish`).
 
         Returns:
             (id, likeness): the share of equal codes, or the cosine of decoded vectors as
@@ -206,12 +210,13 @@ class SignatureTable:
         if k < 0:
             raise ValueError(f"neighbours: k must be 0 or more, found {k}")
         if among is None:
-            if section.index != "prefix":
+            if section.index != "prefix" and table not in self.ids:
                 raise ValueError(
                     f"neighbours: table {table!r} is indexed by fingerprints, which cannot be "
-                    "turned back into tokens; say among which ids to look, with among="
+                    "turned back into tokens; say among which ids to look, with among=, or "
+                    "fit with keep_ids=True"
                 )
-            among = torch.arange(section.num_signed)
+            among = self.ids.get(table, torch.arange(section.num_signed))
         own_id = _id_of(token)
         own = self.codes_of(table, own_id)
         if bool((own < 0).any()):
@@ -221,6 +226,16 @@ class SignatureTable:
         others = among[(self.find(table, among) >= 0) & (among != own_id)]
         alike = likeness(self.codes_of(table, others), own[0], self.codebooks.get(table))
         return [(int(others[i]), float(alike[i])) for i in nearest(alike, k)]
+
+    def _held(self, number: int) -> Tensor:
+        """Slots of a section that have a token, ascending; with fingerprints lanes may be empty."""
+        section, row = self.sections[number], self.rows[number].tolist()
+        if section.index == "prefix":
+            return torch.arange(section.num_signed)
+        first = row[Column.BUCKET_BASE]
+        lanes = self.fingerprints[first : first + section.num_buckets].reshape(-1)
+        overflow = torch.arange(len(lanes), section.num_slots)
+        return torch.cat([lanes.nonzero()[:, 0], overflow])
 
     def _number(self, table: str) -> int:
         if table not in self._numbers:
@@ -278,6 +293,7 @@ class SignatureTable:
             seed=self.seed,
             provenance=self.provenance,
             codebooks={n: self.codebooks[n] for n in joined.tables if n in self.codebooks},
+            ids={n: self.ids[n] for n in joined.tables if n in self.ids},
         )
 
     def permuted(self, seed: int) -> SignatureTable:
@@ -287,8 +303,10 @@ class SignatureTable:
         for i, section in enumerate(self.sections):
             base = int(self.rows[i, Column.CODE_BASE])
             size = section.num_slots * section.row_bytes
-            part = self.codes[base : base + size].view(-1, section.row_bytes)
-            parts.append(part[torch.randperm(len(part), generator=generator)].reshape(-1))
+            part = self.codes[base : base + size].view(-1, section.row_bytes).clone()
+            held = self._held(i)
+            part[held] = part[held[torch.randperm(len(held), generator=generator)]]
+            parts.append(part.reshape(-1))
         parts.append(self.codes[-CODE_PADDING:])
         return SignatureTable(
             self.sections,
@@ -298,6 +316,7 @@ class SignatureTable:
             seed=self.seed,
             provenance={**self.provenance, "permuted": seed},
             codebooks=self.codebooks,
+            ids=self.ids,
         )
 
     @staticmethod
@@ -313,12 +332,16 @@ class SignatureTable:
             seed=tables[0].seed if tables else 0,
             provenance={"joined": [t.provenance for t in tables]},
             codebooks={name: books for t in tables for name, books in t.codebooks.items()},
+            ids={name: ids for t in tables for name, ids in t.ids.items()},
         )
 
     # --- files -----------------------------------------------------------------------------
 
     def save(self, directory: str | os.PathLike[str]) -> None:
-        """Write `signatures.safetensors` (its JSON header inside) into a folder, atomically."""
+        """Write `signatures.safetensors` (its JSON header inside) into a folder, atomically.
+
+        And beside it `tokens.safetensors`, where ids were kept.
+        """
         write_table(
             Path(directory),
             {name: getattr(self, name) for name in TENSORS},
@@ -326,6 +349,7 @@ class SignatureTable:
             self.codebooks,
             seed=self.seed,
             provenance=self.provenance,
+            ids=self.ids,
         )
 
     @classmethod

@@ -15,6 +15,7 @@ from torch import Tensor
 from lma.errors import FormatError
 from lma.files import replace_file, save_tensors
 from lma.hashing import HASH_VERSION
+from lma.signatures import token_file
 from lma.signatures.quantise import Codebooks
 from lma.signatures.section import Section
 
@@ -34,6 +35,7 @@ def write_table(
     *,
     seed: int,
     provenance: Mapping[str, Any],
+    ids: Mapping[str, Tensor],
 ) -> None:
     """Write a table's file, atomically: a failure leaves an old one as it was."""
     held = {name: tensor.contiguous() for name, tensor in tensors.items()}
@@ -56,6 +58,10 @@ def write_table(
     header["checksums"][HEADER] = _header_checksum(header)
     with replace_file(directory / FILE_NAME) as target:
         save_tensors(held, target, {"lma": json.dumps(header)})
+        # Before the new codes are in place, so that nothing finds them beside the old tokens.
+        (directory / token_file.FILE_NAME).unlink(missing_ok=True)
+    if ids:
+        token_file.write_tokens(directory, ids, header["checksums"]["codes"])
 
 
 def read_table(directory: Path, make: Callable[..., T]) -> T:
@@ -90,6 +96,7 @@ def read_table(directory: Path, make: Callable[..., T]) -> T:
             seed=header["seed"],
             provenance=header["provenance"],
             codebooks=_codebooks(header.get("codebooks", []), held),
+            ids=token_file.read_tokens(directory, header["checksums"]["codes"]),
         )
     except FormatError:
         raise
