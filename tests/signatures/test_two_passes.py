@@ -134,3 +134,8 @@ def test_budget_and_numbers_exclude_each_other():
     log, _ = heavy_log(70)
     with pytest.raises(ValueError, match="not both"):
         fit_signatures(log, CONFIG, num_signed={"user": 1}, budget_bytes=1)
+
+
+def test_a_budget_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="budget_bytes must be positive, found 0"):
+        FitPasses({"a": None}, CONFIG, budget_bytes=0)

@@ -52,6 +52,8 @@ class FitPasses:
     ) -> None:
         if num_signed is not None and budget_bytes is not None:
             raise ValueError(f"{WHO}: give either num_signed or budget_bytes, not both")
+        if budget_bytes is not None and budget_bytes < 1:
+            raise ValueError(f"{WHO}: budget_bytes must be positive, found {budget_bytes}")
         check_counts(num_signed or {}, sizes, WHO)
         self.sizes, self.config = dict(sizes), config
         self.num_signed = None if num_signed is None else dict(num_signed)
