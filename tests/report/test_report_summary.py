@@ -89,6 +89,14 @@ def test_configurations_are_compared_on_common_seeds():
     assert cell.num_common_seeds == 1
 
 
+def test_a_repeated_winner_stands_against_others_that_were_repeated():
+    # Best on seed 0, the only one that all have, and worse on the three that two of them have.
+    lucky, steady = [(0.80, 0.1), (0.60, 0.1), (0.60, 0.1)], [(0.75, 0.9), (0.74, 0.9), (0.76, 0.9)]
+    (cell,) = summarise(grid({1e-3: lucky, 1e-2: steady, 1e-1: [(0.70, 0.5)]}))
+    assert cell.chosen == {"training.learning_rate": 1e-2}
+    assert cell.test_auc.mean == 0.9
+
+
 def test_a_diverged_configuration_loses_to_one_that_did_not():
     runs = grid({1e-3: [(0.70, 0.7), (0.70, 0.7)], 1e-2: [(0.90, 0.9), (math.nan, 0.5)]})
     (cell,) = summarise(runs)

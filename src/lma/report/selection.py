@@ -35,9 +35,10 @@ def choose(runs: Sequence[RunResult]) -> Choice:
     """Choose the configuration of one (dataset, method, target) on mean validation AUC.
 
     Configurations are compared on the seeds that all of them have, so that none wins by a luckier
-    choice of seeds; without such seeds, each on its own. One whose validation AUC is
-    missing for some seed comes after all that have it. A later run of the same
-    configuration and seed replaces the earlier one.
+    choice of seeds; without such seeds, each on its own. Where the winner was repeated with more
+    seeds, it is compared once more, on all of its seeds, with those that have them too: one seed's
+    luck does not last. One whose validation AUC is missing for some seed comes after all that
+    have it. A later run of the same configuration and seed replaces the earlier one.
 
     Args:
         runs: At least one run, all of one dataset, method and target.
@@ -48,15 +49,18 @@ def choose(runs: Sequence[RunResult]) -> Choice:
         grid.setdefault(key, {})[run.seed] = run
     common = set.intersection(*(set(by_seed) for by_seed in grid.values()))
 
-    def rank(key: str) -> tuple[int, float]:
+    def rank(key: str, seeds: set[int]) -> tuple[int, float]:
         by_seed = grid[key]
-        scores = [metric(by_seed[seed].validation, "auc") for seed in common or by_seed]
+        scores = [metric(by_seed[seed].validation, "auc") for seed in seeds or by_seed]
         missing = sum(not math.isfinite(value) for value in scores)
         mean = estimate(scores).mean
         return missing, math.inf if math.isnan(mean) else -mean
 
     # Equal means: the first one in the order of the lines.
-    best = min(grid, key=rank)
+    best = min(grid, key=lambda key: rank(key, common))
+    seeds = set(grid[best])
+    repeated = [key for key in grid if seeds <= set(grid[key])]
+    best = min(repeated, key=lambda key: rank(key, seeds))
     configs = [hyperparameters(next(iter(by_seed.values()))) for by_seed in grid.values()]
     winner = tuple(grid[best][seed] for seed in sorted(grid[best]))
     chosen, edges = _against_grid(hyperparameters(winner[0]), configs)
