@@ -2,9 +2,10 @@
 
     python benchmarks/quality/summary.py
 
-Reads `benchmarks/results/`. The best alternative is the method with the best validation AUC, mean
-over the seeds that all have, of all but LMA's within the budget; every method's configuration is
-the one that validation rows chose. Differences are of test AUC, paired by seed, with their 95 %
+Reads `benchmarks/results/`. The best alternative is the method with the best validation AUC of all
+but LMA's within the budget, mean over the seeds that all have, and once more over all seeds of the
+winner, among those that have them too; every method's configuration is the one that validation rows
+chose. Differences are of test AUC, paired by seed, with their 95 %
 interval (Student's t). One seed has none.
 """
 
@@ -84,6 +85,10 @@ def row(log: str, target: str, cells: Cells) -> list[str]:
     if others:
         common = set.intersection(*(set(s.seeds) for s in others))
         best = max(others, key=lambda s: validation(s, common))
+        # One seed's luck does not last: once more among those with as many seeds, on all of them.
+        seeds = set(best.seeds)
+        repeated = [s for s in others if seeds <= set(s.seeds)]
+        best = max(repeated, key=lambda s: validation(s, seeds))
         found += [f"{best.method}{width(best)} {auc(best)}", gap(own, best)]
     else:
         found += ["", ""]
