@@ -18,6 +18,7 @@ from lma.hashing import HASH_VERSION
 from lma.signatures import token_file
 from lma.signatures.quantise import Codebooks
 from lma.signatures.section import Section
+from lma.signatures.tokens import array_checksum
 
 FORMAT = 2  # 2: min-hash codes are hashes of 32-bit minima
 FILE_NAME = "signatures.safetensors"
@@ -52,7 +53,7 @@ def write_table(
             {"table": table, "codes": len(books.dims), "residual": books.residual}
             for table, books in codebooks.items()
         ],
-        "checksums": {name: _checksum(tensor) for name, tensor in held.items()},
+        "checksums": {name: array_checksum(tensor.numpy()) for name, tensor in held.items()},
         "provenance": provenance,
     }
     header["checksums"][HEADER] = _header_checksum(header)
@@ -88,7 +89,7 @@ def read_table(directory: Path, make: Callable[..., T]) -> T:
             )
         _check_header(header, held, path)
         for name, tensor in held.items():
-            if _checksum(tensor) != header["checksums"][name]:
+            if array_checksum(tensor.numpy()) != header["checksums"][name]:
                 raise FormatError(f"{path}: checksum of {name!r} does not match its contents")
         return make(
             [Section(**section) for section in header["sections"]],
@@ -132,10 +133,6 @@ def _header_checksum(header: Mapping[str, Any]) -> int:
     # To text and back first: keys that are numbers become texts, and sort as such.
     content = json.loads(json.dumps({k: v for k, v in header.items() if k != "checksums"}))
     return zlib.crc32(json.dumps(content, sort_keys=True).encode())
-
-
-def _checksum(tensor: Tensor) -> int:
-    return zlib.crc32(tensor.contiguous().numpy().data)
 
 
 __all__ = ["FILE_NAME", "FORMAT", "TENSORS", "read_table", "write_table"]

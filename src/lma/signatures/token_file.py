@@ -6,7 +6,6 @@ Nothing but `neighbours` needs it: a model looks codes up by the token's key.
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from lma.errors import FormatError
 from lma.files import replace_file, save_tensors
+from lma.signatures.tokens import array_checksum
 
 FORMAT = 1
 FILE_NAME = "tokens.safetensors"
@@ -30,7 +30,7 @@ def write_tokens(directory: Path, ids: Mapping[str, Tensor], codes: int) -> None
     header = {
         "format": FORMAT,
         "codes": codes,
-        "checksums": {name: _checksum(values) for name, values in ids.items()},
+        "checksums": {name: array_checksum(values.numpy()) for name, values in ids.items()},
     }
     with replace_file(directory / FILE_NAME) as target:
         held = {name: values.contiguous() for name, values in ids.items()}
@@ -56,17 +56,15 @@ def read_tokens(directory: Path, codes: int) -> dict[str, Tensor]:
             raise FormatError(f"{path}: format {header['format']}; this lma reads {FORMAT}")
         if header["codes"] != codes:
             raise FormatError(f"{path}: tokens of other signatures; remove it, or fit them again")
-        if {name: _checksum(values) for name, values in ids.items()} != header["checksums"]:
+        if {name: array_checksum(values.numpy()) for name, values in ids.items()} != header[
+            "checksums"
+        ]:
             raise FormatError(f"{path}: checksums do not match its contents")
     except FormatError:
         raise
     except (SafetensorError, KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         raise FormatError(f"{path}: not tokens, or damaged ({error})") from error
     return ids
-
-
-def _checksum(values: Tensor) -> int:
-    return zlib.crc32(values.contiguous().numpy().data)
 
 
 __all__ = ["FILE_NAME", "read_tokens", "write_tokens"]
