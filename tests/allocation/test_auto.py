@@ -42,6 +42,25 @@ def test_many_rows_per_token_get_rows_of_their_own_in_four_bits() -> None:
     assert {table.embedding_dim for table in choice.tables} == {4}
 
 
+def test_a_budget_for_every_token_at_full_width_buys_finer_floats() -> None:
+    """One byte less than 8-bit rows for all tokens take: one goes without, and all get 4 bits."""
+    stats = stats_of(user=np.full(1000, 100), item=np.full(500, 200))
+    tables = tables_of(stats)
+    least = next(
+        size
+        for size in range(1500 * 16, 1500 * 24)
+        if Auto().choose(tables, Budget(size), stats).budget.precision == "int8"
+    )
+    choice = Auto().choose(tables, Budget(least), stats)
+    assert choice.method == FrequencyCutoff(16)
+    layout = choice.method.allocate(choice.tables, choice.budget, stats=stats)
+    assert list(layout.kept) == [1000, 500]
+    before = Auto().choose(tables, Budget(least - 1), stats)
+    assert (before.method, before.budget.precision) == (FrequencyCutoff(16), "int4")
+    rows = FrequencyCutoff(16).allocate(tables, Budget(least - 1, precision="int8"), stats=stats)
+    assert sum(rows.kept) == 1499
+
+
 def test_tokens_that_hardly_occur_do_not_narrow_the_rows() -> None:
     stats = stats_of(user=np.concatenate([np.full(900, 200), np.ones(100)]))
     choice = Auto().choose(tables_of(stats), Budget.of("16x", None, 1000), stats)

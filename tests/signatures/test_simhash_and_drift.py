@@ -130,6 +130,25 @@ def test_a_table_that_the_new_signatures_lack_stays():
         drift(old, new, power=0)
 
 
+def test_what_cannot_be_merged_joined_or_compared_says_what_differs():
+    def build(**settings):
+        builder = MinHashBuilder({"user": 3, "item": 3}, SignatureConfig("context", **settings))
+        builder.update(np.array([[0, 1], [0, 1]]))
+        return builder
+
+    one = build()
+    with pytest.raises(LmaError, match="with itself"):
+        one.merge(one)
+    assert one.num_rows == 2
+    with pytest.raises(LmaError, match=r"settings: num_codes: 8 and 4; seed: 0 and 1$"):
+        one.merge(build(num_codes=4, seed=1))
+    table, other = one.finish(), build(seed=1).finish()
+    with pytest.raises(ValueError, match=r"of one seed, found \[0, 1\]"):
+        SignatureTable.join([table, other])
+    with pytest.raises(ValueError, match=r"must be \[tokens\], found \[1, 2\]"):
+        drift(table, table, ids={"user": torch.tensor([[0, 1]])})
+
+
 def share_of_log(job):
     """One process's part of the log, from row `first` on."""
     first, values, offsets, labels, similarity = job

@@ -156,6 +156,12 @@ class Auto:
         ]
 
     def _rows(self, tables: Sequence[Table], budget: Budget, stats: Sequence[TableStats]) -> Choice:
+        # Bytes for all tokens at full width: 4 bits more per float are all that is left to buy.
+        for choice in self.rows(tables, budget, "int8")[:1]:
+            dim = choice.tables[0].embedding_dim
+            places = _places(tables, choice.budget, dim)
+            if dim == ROW_DIMS[0] and coverage(stats, kept_tokens(stats, places)) == 1:
+                return choice
         choices = self.rows(tables, budget, "int4")
         if not choices:
             raise BudgetError(

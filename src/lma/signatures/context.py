@@ -29,6 +29,7 @@ from lma.signatures.context_space import Space
 from lma.signatures.context_start import give_back_freed, start
 from lma.signatures.context_state import ContextState
 from lma.signatures.fingerprints import FingerprintIndex
+from lma.signatures.merging import check_mergeable
 from lma.signatures.new_tokens import sums_of_tokens
 from lma.signatures.quantise import Codebooks, quantise
 from lma.signatures.row_batch import RowBatch, check_first_row, check_labels
@@ -188,12 +189,7 @@ class ContextCodeBuilder:
 
     def merge(self, other: ContextCodeBuilder) -> ContextCodeBuilder:
         """Add what another builder saw in the same pass. Returns self."""
-        mine, theirs = self.settings(), other.settings()
-        if mine != theirs:
-            raise LmaError(
-                f"cannot merge builders of different settings or earlier passes: {mine} and "
-                f"{theirs}; make workers by worker() of one builder"
-            )
+        check_mergeable(self, other, "; make workers by worker() of one builder")
         self._rows_in_pass += other._rows_in_pass
         if self._state is not None and other._state is not None:
             for name, sums in self._state.sums.items():

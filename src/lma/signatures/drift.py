@@ -76,6 +76,10 @@ def drift(
             )
         if ids is not None and name in ids:
             tokens = ids[name]
+            if tokens.ndim != 1:
+                raise ValueError(
+                    f"drift: ids of table {name!r} must be [tokens], found {list(tokens.shape)}"
+                )
         elif before.index == after.index == "prefix":
             tokens = torch.arange(max(before.num_signed, after.num_signed))
         else:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from lma.errors import LmaError
 from lma.hashing import (
     HASH_VERSION,
     combine,
@@ -25,6 +24,7 @@ from lma.hashing import (
 )
 from lma.kernels.reference.minhash import NOTHING
 from lma.signatures.config import SignatureConfig
+from lma.signatures.merging import check_mergeable
 from lma.signatures.row_batch import RowBatch, check_first_row, check_labels
 from lma.signatures.sections import SectionParts, make_table, most_frequent
 from lma.signatures.stats import LogStats, TableStats
@@ -194,9 +194,7 @@ class MinHashBuilder:
 
     def merge(self, other: MinHashBuilder) -> MinHashBuilder:
         """Add what another builder saw; commutative and associative. Returns self."""
-        ours, others = self.settings(), other.settings()
-        if ours != others:
-            raise LmaError(f"cannot merge builders of different settings: {ours} and {others}")
+        check_mergeable(self, other)
         for name, tokens in self.tokens.items():
             slots = tokens.merge(other.tokens[name])
             self._make_room()

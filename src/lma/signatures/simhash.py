@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from lma.errors import LmaError
 from lma.hashing import HASH_VERSION, combine, stream_seed
 from lma.signatures.config import SignatureConfig
+from lma.signatures.merging import check_mergeable
 from lma.signatures.row_batch import check_ids
 from lma.signatures.sections import SectionParts, make_table
 from lma.signatures.table import SignatureTable
@@ -95,9 +95,7 @@ class SimHashBuilder:
 
     def merge(self, other: SimHashBuilder) -> SimHashBuilder:
         """Add what another builder was given; its codes win where both have some. Returns self."""
-        mine, theirs = self.settings(), other.settings()
-        if mine != theirs:
-            raise LmaError(f"cannot merge builders of different settings: {mine} and {theirs}")
+        check_mergeable(self, other)
         for name in self._ids:
             self._ids[name] += other._ids[name]
             self._codes[name] += other._codes[name]

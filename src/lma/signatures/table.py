@@ -321,8 +321,10 @@ class SignatureTable:
 
     @staticmethod
     def join(tables: Iterable[SignatureTable]) -> SignatureTable:
-        """One table of several that cover different tables, such as different kinds per field."""
+        """One table of several, of one seed, that cover different tables, as of a kind each."""
         tables = list(tables)
+        if len(seeds := {t.seed for t in tables}) > 1:
+            raise ValueError(f"join: tables must be of one seed, found {sorted(seeds)}")
         codes = [t.codes[:-CODE_PADDING] for t in tables]
         return SignatureTable(
             [section for t in tables for section in t.sections],
