@@ -190,9 +190,12 @@ def test_bad_counts_are_refused():
         SupportCounter("a").update(np.array([0.5]))
 
 
-def test_counters_of_other_tables_do_not_merge():
+def test_counters_merge_neither_with_other_tables_nor_with_themselves():
     with pytest.raises(LmaError, match="different tables: 'a' and 'b'"):
         SupportCounter("a").merge(SupportCounter("b"))
+    one = SupportCounter("a")
+    with pytest.raises(LmaError, match="a counter with itself"):
+        one.merge(one)
 
 
 @pytest.mark.parametrize("ids", [[7, 7], [7, 7, 7, 9], [1, 2, 3, 2]])

@@ -142,6 +142,11 @@ def test_what_cannot_be_merged_joined_or_compared_says_what_differs():
     assert one.num_rows == 2
     with pytest.raises(LmaError, match=r"settings: num_codes: 8 and 4; seed: 0 and 1$"):
         one.merge(build(num_codes=4, seed=1))
+    many = {f"field_{number:02}": 10 for number in range(30)}
+    twins = [MinHashBuilder(sizes, SignatureConfig()) for sizes in (many, {**many, "field_29": 7})]
+    # Of long settings the part that differs is shown.
+    with pytest.raises(LmaError, match=r"'field_29', 10\).* and .*'field_29', 7\)"):
+        twins[0].merge(twins[1])
     table, other = one.finish(), build(seed=1).finish()
     with pytest.raises(ValueError, match=r"of one seed, found \[0, 1\]"):
         SignatureTable.join([table, other])

@@ -156,12 +156,11 @@ class Auto:
         ]
 
     def _rows(self, tables: Sequence[Table], budget: Budget, stats: Sequence[TableStats]) -> Choice:
-        # Bytes for all tokens at full width: 4 bits more per float are all that is left to buy.
-        for choice in self.rows(tables, budget, "int8")[:1]:
-            dim = choice.tables[0].embedding_dim
-            places = _places(tables, choice.budget, dim)
-            if dim == ROW_DIMS[0] and coverage(stats, kept_tokens(stats, places)) == 1:
-                return choice
+        # Where every token has the widest row, finer floats are all that is left to buy.
+        finest = self.rows(tables, budget, "int8")
+        widest = finest and finest[0].tables[0].embedding_dim == ROW_DIMS[0]
+        if widest and _reached(finest[0], stats) == 1:
+            return finest[0]
         choices = self.rows(tables, budget, "int4")
         if not choices:
             raise BudgetError(
@@ -169,8 +168,7 @@ class Auto:
                 f"which take {_least_bytes(tables, budget)}; give a larger budget"
             )
         for choice in choices:
-            places = _places(tables, choice.budget, choice.tables[0].embedding_dim)
-            if coverage(stats, kept_tokens(stats, places)) >= COVERAGE:
+            if _reached(choice, stats) >= COVERAGE:
                 return choice
         return choices[-1]
 
@@ -226,6 +224,12 @@ class Auto:
 def _places(tables: Sequence[Table], budget: Budget, dim: int) -> int:
     """Tokens that rows of `dim` floats reach, beside one row per table for all others."""
     return budget.floats(8 * (5 + len(tables)), dim) // dim - len(tables)
+
+
+def _reached(rows: Choice, stats: Sequence[TableStats]) -> float:
+    """Share of all occurrences that belong to tokens with rows of their own."""
+    places = _places(rows.tables, rows.budget, rows.tables[0].embedding_dim)
+    return coverage(stats, kept_tokens(stats, places))
 
 
 def _least_bytes(tables: Sequence[Table], budget: Budget) -> int:

@@ -189,7 +189,7 @@ class ContextCodeBuilder:
 
     def merge(self, other: ContextCodeBuilder) -> ContextCodeBuilder:
         """Add what another builder saw in the same pass. Returns self."""
-        check_mergeable(self, other, "; make workers by worker() of one builder")
+        check_mergeable(self, other, "; make workers by worker() of one builder, in each pass anew")
         self._rows_in_pass += other._rows_in_pass
         if self._state is not None and other._state is not None:
             for name, sums in self._state.sums.items():

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 from lma.errors import LmaError
 from lma.signatures.config import SignatureConfig
 
+MOST_SHOWN = 80  # characters of a setting
+
 
 class Mergeable(Protocol):
     """A builder that says what others must have in common with it."""
@@ -21,11 +23,10 @@ def check_mergeable(mine: Mergeable, other: Mergeable, advice: str = "") -> None
     """Whether what two builders saw may be added up.
 
     Raises:
-        LmaError: They are one and the same, whose rows would count twice, or their settings
-            differ; names those that do.
+        LmaError: They are one and the same, or their settings differ; names those that do.
     """
     if mine is other:
-        raise LmaError("cannot merge a builder with itself: its rows would count twice")
+        raise LmaError("cannot merge a builder with itself: what it saw would count twice")
     unlike = differences(mine.settings(), other.settings())
     if unlike:
         said = "; ".join(unlike)
@@ -44,13 +45,22 @@ def differences(mine: dict[str, Any], other: dict[str, Any]) -> list[str]:
             parts = [{n: getattr(c, n) for n in fields} for c in (a, b)]
             found += differences(*parts)
         else:
-            found.append(f"{name}: {_short(a)} and {_short(b)}")
+            found.append(f"{name}: {' and '.join(_unlike_parts(repr(a), repr(b)))}")
     return found
 
 
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:76]} ..."
+def _unlike_parts(a: str, b: str) -> list[str]:
+    """Two texts; where they are long, from shortly before they differ."""
+    if max(len(a), len(b)) <= MOST_SHOWN:
+        return [a, b]
+    same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), 0)
+    start = max(0, same - MOST_SHOWN // 4)
+    return [
+        ("... " if start else "")
+        + text[start : start + MOST_SHOWN]
+        + (" ..." if len(text) > start + MOST_SHOWN else "")
+        for text in (a, b)
+    ]
 
 
 __all__ = ["check_mergeable", "differences"]

@@ -61,8 +61,10 @@ class SupportCounter:
         """Add another's counts; errors add up. Returns self.
 
         Raises:
-            LmaError: The other one counts another table.
+            LmaError: The other one counts another table, or is this one.
         """
+        if other is self:
+            raise LmaError("cannot merge a counter with itself: what it saw would count twice")
         if other.table != self.table:
             raise LmaError(
                 f"cannot merge counters of different tables: {self.table!r} and {other.table!r}"
