@@ -13,8 +13,9 @@ import torch
 from rule_cases import KINDS, Case, bag_ids, bag_offsets, make_case, named_case, one_hot_ids
 
 from lma.kernels.layout import Column, Kind
+from lma.kernels.reference import inputs, quantised, touched
 from lma.kernels.reference import lookup as reference
-from lma.kernels.reference import quantised, touched
+from lma.kernels.update import UpdateKind
 
 # Torch and Triton warn of their own old habits.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -51,13 +52,29 @@ def test_no_ids(kernels: ModuleType) -> None:
     assert starts_of(kernels, case, none).shape == (0, case.pieces)
 
 
+def alike_case(name: str, chunk: int) -> Case:
+    """Tables of one dimension without private parts, for which kernels know more."""
+    kinds = KINDS[name]
+    return make_case(0, kinds, [12] * len(kinds), [0] * len(kinds), chunk)
+
+
+CASES = {
+    "all": lambda: named_case("all", 4, private=True),
+    "unsigned": lambda: named_case("unsigned", 4, private=True),
+    "all alike": lambda: alike_case("all", 4),
+    "unsigned alike": lambda: alike_case("unsigned", 4),
+    "parts of chunks": lambda: alike_case("all", 5),
+    "single floats": lambda: alike_case("all", 1),
+}
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("bags", [False, True], ids=["one id", "bags"])
-@pytest.mark.parametrize("name", ["all", "unsigned"])
+@pytest.mark.parametrize("name", CASES)
 def test_lookup_and_gradients(
     kernels: ModuleType, name: str, bags: bool, dtype: torch.dtype
 ) -> None:
-    case = named_case(name, 4, private=True)
+    case = CASES[name]()
     rule, features = case.rule, len(case.dims)
     generator = torch.Generator().manual_seed(0)
     offsets = bag_offsets(features, 5, 3, generator) if bags else None
@@ -162,25 +179,78 @@ def test_sorted_gradients(
         torch.testing.assert_close(dense, reference.lookup_grad(*arguments))
 
 
-def test_sorted_sums_are_taken_in_the_order_of_entries(kernels: ModuleType) -> None:
-    """Every entry reads the same floats, and the sum has the bits of a loop over them."""
+def test_a_row_of_many_touches_is_added_up_in_parts(kernels: ModuleType) -> None:
+    """Every entry reads the same floats; once more gives the same bits."""
     case = named_case("unsigned", 4)
-    grad = torch.randn(40, case.width, generator=torch.Generator().manual_seed(0))
-    ids = torch.full((80,), 7)
-    starts = starts_of(reference, case, ids)
-    modes = torch.zeros(2, dtype=torch.int64)
-    rows, values = kernels.touched_grad(
-        grad, starts, None, None, case.numbers, case.columns, modes, case.rule.layout,
-        case.rule.chunk, case.rule.lead, case.num_blocks, case.unit,
+    entries = 600
+    grad = torch.randn(entries // 2, case.width, generator=torch.Generator().manual_seed(0))
+    starts = starts_of(reference, case, torch.full((entries,), 7))
+    arguments = (
+        grad, starts, None, None, case.numbers, case.columns, torch.zeros(2, dtype=torch.int64),
+        case.rule.layout, case.rule.chunk, case.rule.lead, case.num_blocks, case.unit,
     )  # fmt: skip
-    wanted = torch.zeros(case.num_blocks, case.unit)
+    rows, values = kernels.touched_grad(*arguments)
+    wanted = torch.zeros(case.num_blocks, case.unit, dtype=torch.float64)
     for e, pieces in enumerate(starts.tolist()):
         dim, column = case.dims[e % 2], int(case.columns[e % 2])
         for j, start in enumerate(pieces):
             for i in range(max(0, min(4, dim - 4 * j))):
-                wanted[start, i] += grad[e // 2, column + 4 * j + i]
-    assert torch.equal(values, wanted[rows])
+                wanted[start, i] += grad[e // 2, column + 4 * j + i].double()
     assert set(rows.tolist()) == set(starts[starts >= 0].tolist())
+    # 300 terms of size 1, each sum of parts within half a unit in the last place of some 20.
+    torch.testing.assert_close(values.double(), wanted[rows], rtol=1e-5, atol=1e-5)
+    assert torch.equal(kernels.touched_grad(*arguments)[1], values)
+
+
+@pytest.mark.parametrize("name", ["all", "all alike"])
+@pytest.mark.parametrize("kind", list(UpdateKind))
+def test_fused_update(kernels: ModuleType, kind: UpdateKind, name: str) -> None:
+    case = CASES[name]()
+    generator = torch.Generator().manual_seed(0)
+    starts = starts_of(reference, case, one_hot_ids(case, 9, generator))
+    grad = torch.randn(9, case.width, generator=generator)
+    modes = torch.zeros(len(case.dims), dtype=torch.int64)
+    weight = case.weight()
+    size = len(weight) if kind == UpdateKind.BLOCK_ADAGRAD else weight.shape
+    state = torch.rand(size, generator=generator)
+    both = []
+    for function in (kernels.fused_update, touched.fused_update):
+        memory, first, second = weight.clone(), state.clone(), torch.rand_like(weight)
+        second.copy_(weight.abs())
+        function(
+            memory, first, second, grad, starts, None, None, case.numbers, case.columns, modes,
+            case.rule.layout, case.rule.chunk, case.rule.lead, int(kind), 0.1, 1e-8, 0.9, 0.99,
+        )  # fmt: skip
+        both.append((memory, first, second))
+    for found, wanted in zip(*both, strict=True):
+        torch.testing.assert_close(found, wanted)
+    assert not torch.equal(both[0][0], weight)
+
+
+@pytest.mark.parametrize("policy", [inputs.ERROR, inputs.WRAP, inputs.CLAMP])
+def test_accepted_ids(kernels: ModuleType, policy: int) -> None:
+    from lma.kernels.gpu import accept
+
+    sizes = torch.tensor([5, -1, 2**62, 1])
+    ids = torch.randint(-(2**63), 2**63 - 1, (20,)) // torch.tensor([1, 2**60]).repeat(10)
+    arguments = (ids, torch.tensor([0, 1, 3, 2]), sizes, policy, False, "a\nb\nc\nd")
+    assert torch.equal(accept.accept_ids(*arguments), inputs.accept_ids(*arguments))
+    if policy == inputs.ERROR:
+        with pytest.raises(IndexError, match="is outside"):
+            accept.accept_ids(*arguments[:4], True, arguments[5])
+    assert accept.accept_ids(ids[:0], *arguments[1:]).shape == (0,)
+
+
+def test_facts_follow_a_layout_that_is_changed(kernels: ModuleType) -> None:
+    from lma.kernels.gpu.facts import facts
+
+    layout = alike_case("all", 4).rule.layout
+    assert facts(layout) == (12, 12, 0, True, True)
+    layout[0, Column.DIM] = 20
+    assert facts(layout)[:2] == (0, 20)
+    layout[:, Column.KIND] = Kind.UNSIGNED
+    layout[:, Column.PRIVATE_DIM] = 3
+    assert facts(layout) == (0, 20, 3, False, False)
 
 
 def test_runs_that_overlap_and_go_on_at_the_beginning(kernels: ModuleType) -> None:

@@ -38,7 +38,13 @@ def draw_ids(tokens: list[int], batch: int, popularity: str, seed: int) -> Tenso
 
 
 def lma_collection(
-    tokens: list[int], dim: int, block: int, compression: float, kind: str, signed: float = 0.5
+    tokens: list[int],
+    dim: int,
+    block: int,
+    compression: float,
+    kind: str,
+    signed: float = 0.5,
+    device: torch.device | str | None = None,
 ) -> EmbeddingBagCollection:
     """A collection whose weights are 1 / `compression` of the full tables'.
 
@@ -60,6 +66,7 @@ def lma_collection(
         blocks, 0, block, 2, NUM_CODES, CODE_BITS,
     )  # fmt: skip
     tables = [Table(n, s, dim) for n, s in zip(names, tokens, strict=True)]
-    memory = SharedMemory(tables, allocation=LmaAllocation(tables, plan, signatures, 0))
+    allocation = LmaAllocation(tables, plan, signatures, 0)
+    memory = SharedMemory(tables, allocation=allocation, device=device)
     configs = [EmbeddingBagConfig(s, dim, n) for n, s in zip(names, tokens, strict=True)]
-    return EmbeddingBagCollection(configs, memory=memory)
+    return EmbeddingBagCollection(configs, memory=memory).to(device)

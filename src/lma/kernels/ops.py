@@ -46,13 +46,11 @@ def fake(op: Any) -> Any:
     return op_library.register_fake(op.name(), lib=library)
 
 
-def gpu(function: Any) -> Any:
+def gpu(function: Any, module: str = "lookup") -> Any:
     """The Triton twin of a reference function; itself where this system has no Triton."""
     if importlib.util.find_spec("triton") is None:
         return function
-    from lma.kernels.gpu import lookup as triton_lookup
-
-    return getattr(triton_lookup, function.__name__)
+    return getattr(importlib.import_module(f"lma.kernels.gpu.{module}"), function.__name__)
 
 
 # --- inputs -------------------------------------------------------------------------------
@@ -69,6 +67,11 @@ def _accept_ids_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import accept as cpu
 
     return cpu.accept_ids(*args)
+
+
+@_kernel(accept_ids, "cuda")  # type: ignore[untyped-decorator]
+def _accept_ids_cuda(*args: Any) -> Tensor:
+    return gpu(inputs.accept_ids, "accept")(*args)  # type: ignore[no-any-return]
 
 
 @fake(accept_ids)  # type: ignore[untyped-decorator]
@@ -306,6 +309,11 @@ def _fused_update_cpu(*args: Any) -> None:
     from lma.kernels.cpu import touched as cpu
 
     cpu.fused_update(*args)
+
+
+@_kernel(fused_update, "cuda")  # type: ignore[untyped-decorator]
+def _fused_update_cuda(*args: Any) -> None:
+    gpu(touched.fused_update)(*args)
 
 
 @fake(fused_update)  # type: ignore[untyped-decorator]

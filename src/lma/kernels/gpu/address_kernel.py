@@ -1,6 +1,8 @@
 """Token id -> signature -> starts on a GPU: the integers of `reference.addresses`.
 
-One program takes a block of entries; an entry's table, kind and codes are looked up lane by lane.
+A program takes a block of entries, one per lane. Where the entries of a row follow one another (one
+id per feature), lanes take one feature of neighbouring rows: what they read of a table is then the
+same address for all of them, and read once.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -65,7 +67,10 @@ def read_code(codes, row, slot, which, mask):
 
 @triton.jit
 def find_by_fingerprint(key, row, fingerprints, overflow, steps, mask):
-    """Slot of every lane's key, or -1; `steps` halvings search the overflow list."""
+    """Slot of every lane's key, or -1; `steps` halvings search the overflow list.
+
+    `fingerprints` are read as int64, four to a word.
+    """
     buckets = tl.load(row + NUM_BUCKETS, mask=mask, other=0)
     bucket_base = tl.load(row + BUCKET_BASE, mask=mask, other=0)
     slot = tl.full(key.shape, -1, tl.int64)
@@ -77,11 +82,13 @@ def find_by_fingerprint(key, row, fingerprints, overflow, steps, mask):
     # From the last choice to the first: what is written last wins.
     for choice in tl.static_range(2):
         bucket = second if choice == 0 else first
-        for back in tl.static_range(_LANES):
-            lane = _LANES - 1 - back
-            at = fingerprints + (bucket_base + bucket) * _LANES + lane
-            entry = tl.load(at, mask=inside, other=0).to(tl.int64) & 0xFFFF
-            slot = tl.where(inside & (entry == wanted), bucket * _LANES + lane, slot)
+        for half in tl.static_range(2):
+            at = fingerprints + (bucket_base + bucket) * 2 + 1 - half
+            word = tl.load(at, mask=inside, other=0)
+            for back in tl.static_range(4):
+                entry = (word >> (16 * (3 - back))) & 0xFFFF
+                lane = 4 * (1 - half) + 3 - back
+                slot = tl.where(inside & (entry == wanted), bucket * _LANES + lane, slot)
     base = tl.load(row + OVERFLOW_BASE, mask=mask, other=0)
     end = base + tl.load(row + NUM_OVERFLOW, mask=mask, other=0)
     low, high = base, end
@@ -98,60 +105,102 @@ def find_by_fingerprint(key, row, fingerprints, overflow, steps, mask):
 
 
 @triton.jit
-def starts_kernel(
-    ids, numbers, layout, seeds, draws, codes, fingerprints,
-    overflow, out, total, features, pieces, unit, chunk,
-    stride, lead, power, steps, SIGNED: tl.constexpr, BLOCK: tl.constexpr,
+def lanes(entries, features, BLOCK: tl.constexpr, STRIDED: tl.constexpr):
+    """(entry of every lane, its feature, whether it is one) of this program; `entries` in all.
+
+    STRIDED: program p takes feature p % features of BLOCK rows, else BLOCK entries in a row.
+    """
+    p = tl.program_id(0).to(tl.int64)
+    lane = tl.arange(0, BLOCK)
+    if STRIDED:
+        feature = p % features + tl.zeros((BLOCK,), tl.int64)
+        e = (p // features * BLOCK + lane) * features + feature
+    else:
+        e = p * BLOCK + lane
+        feature = e % features
+    return e, feature, e < entries
+
+
+@triton.jit
+def find_slot(
+    token, key, kind, row, fingerprints, overflow, steps, mask,
+    SIGNED: tl.constexpr, MARKED: tl.constexpr,
 ):  # fmt: skip
-    """Starts of BLOCK entries in units, int32 [entries, pieces]; -1 where there is none."""
-    e = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = e < total
-    token = tl.load(ids + e, mask=mask, other=0)
-    table = tl.load(numbers + e % features, mask=mask, other=0)
-    row = layout + table * COLUMNS
-    kind = tl.load(row + KIND, mask=mask, other=0)
-    private = tl.load(row + PRIVATE_DIM, mask=mask, other=0)
-    chunks = (tl.load(row + DIM, mask=mask, other=0) - private + chunk - 1) // chunk
-    salt = tl.load(row + SALT, mask=mask, other=0).to(tl.uint64, bitcast=True)
-    id_bits = token.to(tl.uint64, bitcast=True)
-    key = mix64(id_bits * tl.full((), _GOLDEN, tl.uint64) + salt)
-    if lead:
-        count = tl.load(row + NUM_PRIVATE, mask=mask, other=0)
-        own = tl.where((token >= 0) & (token < count), token, count)
-        base = tl.load(row + PRIVATE_BASE, mask=mask, other=0)
-        first = tl.where(private > 0, (base + own * private) // unit, -1)
-        tl.store(out + e * pieces, first.to(tl.int32), mask=mask)
+    """Slot of every lane's token within its table's signatures, or -1."""
     slot = tl.full(token.shape, -1, tl.int64)
     if SIGNED:
         num_signed = tl.load(row + NUM_SIGNED, mask=mask, other=0)
         coded = mask & ((kind == _RANDOM) | (kind == _LEARNED))
-        slot = tl.where((token >= 0) & (token < num_signed), token, slot)
-        marked = coded & (num_signed < 0)
-        found = find_by_fingerprint(key, row, fingerprints, overflow, steps, marked)
-        slot = tl.where(marked, found, slot)
-        slot = tl.where(coded, slot, -1)
-    hashed_base = tl.load(row + HASHED_BASE, mask=mask, other=0)
-    hashed_blocks = tl.load(row + HASHED_BLOCKS, mask=mask, other=0)
-    signed = slot >= 0
+        slot = tl.where(coded & (token >= 0) & (token < num_signed), token, slot)
+        if MARKED:
+            marked = coded & (num_signed < 0)
+            found = find_by_fingerprint(key, row, fingerprints, overflow, steps, marked)
+            slot = tl.where(marked, found, slot)
+    return slot
+
+
+@triton.jit
+def chunk_start(
+    j, token, key, slot, kind, chunks, row, seeds, draws, codes, power, mask,
+    STRIDE: tl.constexpr, SIGNED: tl.constexpr,
+):  # fmt: skip
+    """First float of chunk j of every lane's vector, int64."""
+    seed = tl.load(seeds + j).to(tl.uint64, bitcast=True)
+    block = reduce_range(combine(seed, key), tl.load(row + HASHED_BLOCKS, mask=mask, other=0))
+    block = tl.where(kind == _WHOLE, token * chunks + j, block)
+    base = tl.load(row + HASHED_BASE, mask=mask, other=0)
+    if SIGNED:
+        signed = slot >= 0
+        size = tl.load(row + CODED_BLOCKS, mask=mask, other=0)
+        code_salt = tl.load(row + CODE_SALT, mask=mask, other=0)
+        random = signed & (kind == _RANDOM)
+        state = combine(seed, code_salt.to(tl.uint64, bitcast=True))
+        for k in range(power):
+            which = tl.load(draws + j * power + k).to(tl.int64)
+            state = combine(state, read_code(codes, row, slot, which, random))
+        coded_block = reduce_range(state, size)
+        num_codes = tl.load(row + NUM_CODES, mask=mask, other=0)
+        which = (j * num_codes.to(tl.int32) // tl.maximum(chunks, 1).to(tl.int32)).to(tl.int64)
+        learned = signed & (kind == _LEARNED) & (j < chunks)
+        code = read_code(codes, row, slot, which, learned).to(tl.int64)
+        coded_block = tl.where(kind == _LEARNED, j * size + code, coded_block)
+        block = tl.where(signed, coded_block, block)
+        base = tl.where(signed, tl.load(row + CODED_BASE, mask=mask, other=0), base)
+    return base + block * STRIDE
+
+
+@triton.jit
+def token_key(token, row, mask):
+    """The 64-bit key of every lane's token."""
+    salt = tl.load(row + SALT, mask=mask, other=0).to(tl.uint64, bitcast=True)
+    return mix64(token.to(tl.uint64, bitcast=True) * tl.full((), _GOLDEN, tl.uint64) + salt)
+
+
+@triton.jit(do_not_specialize=["total", "steps"])
+def starts_kernel(
+    ids, numbers, layout, seeds, draws, codes, fingerprints,
+    overflow, out, total, features, pieces, lead, power, steps,
+    UNIT: tl.constexpr, CHUNK: tl.constexpr, STRIDE: tl.constexpr, SIGNED: tl.constexpr,
+    MARKED: tl.constexpr, STRIDED: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """Starts of BLOCK entries in units, int32 [entries, pieces]; -1 where there is none."""
+    e, feature, mask = lanes(total, features, BLOCK, STRIDED)
+    token = tl.load(ids + e, mask=mask, other=0)
+    row = layout + tl.load(numbers + feature, mask=mask, other=0) * COLUMNS
+    kind = tl.load(row + KIND, mask=mask, other=0)
+    private = tl.load(row + PRIVATE_DIM, mask=mask, other=0)
+    chunks = (tl.load(row + DIM, mask=mask, other=0) - private + CHUNK - 1) // CHUNK
+    key = token_key(token, row, mask)
+    if lead:
+        count = tl.load(row + NUM_PRIVATE, mask=mask, other=0)
+        own = tl.where((token >= 0) & (token < count), token, count)
+        base = tl.load(row + PRIVATE_BASE, mask=mask, other=0)
+        first = tl.where(private > 0, (base + own * private) // UNIT, -1)
+        tl.store(out + e * pieces, first.to(tl.int32), mask=mask)
+    slot = find_slot(token, key, kind, row, fingerprints, overflow, steps, mask, SIGNED, MARKED)
     for j in range(pieces - lead):
-        seed = tl.load(seeds + j).to(tl.uint64, bitcast=True)
-        block = reduce_range(combine(seed, key), hashed_blocks)
-        block = tl.where(kind == _WHOLE, token * chunks + j, block)
-        base = hashed_base
-        if SIGNED:
-            size = tl.load(row + CODED_BLOCKS, mask=mask, other=0)
-            code_salt = tl.load(row + CODE_SALT, mask=mask, other=0)
-            state = combine(seed, code_salt.to(tl.uint64, bitcast=True))
-            for k in range(power):
-                which = tl.load(draws + j * power + k).to(tl.int64)
-                state = combine(state, read_code(codes, row, slot, which, signed))
-            coded_block = reduce_range(state, size)
-            num_codes = tl.load(row + NUM_CODES, mask=mask, other=0)
-            which = j * num_codes // tl.maximum(chunks, 1)
-            learned = signed & (kind == _LEARNED) & (j < chunks)
-            code = read_code(codes, row, slot, which, learned).to(tl.int64)
-            coded_block = tl.where(kind == _LEARNED, j * size + code, coded_block)
-            block = tl.where(signed, coded_block, block)
-            base = tl.where(signed, tl.load(row + CODED_BASE, mask=mask, other=0), base)
-        start = tl.where(j < chunks, (base + block * stride) // unit, -1)
+        first = chunk_start(
+            j, token, key, slot, kind, chunks, row, seeds, draws, codes, power, mask, STRIDE, SIGNED
+        )
+        start = tl.where(j < chunks, first // UNIT, -1)
         tl.store(out + e * pieces + lead + j, start.to(tl.int32), mask=mask)

@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 import triton
 from torch import Tensor
 
 from lma.kernels.gpu.address_kernel import starts_kernel
-from lma.kernels.gpu.pool_kernel import dot_kernel, pool_kernel, scatter_kernel
+from lma.kernels.gpu.facts import facts
+from lma.kernels.gpu.pool_kernel import dot_kernel, gather_kernel, pool_kernel, scatter_kernel
 from lma.kernels.gpu.segment_kernel import sorted_grad
-from lma.kernels.layout import Column, Kind
+from lma.kernels.gpu.update_kernel import updated
 from lma.kernels.reference import lookup as reference
 from lma.kernels.reference import touched
 from lma.kernels.reference.quantised import Quantised, group_blocks
 
-ENTRIES = 128  # entries of one program
+ENTRIES = 128  # entries of one program that finds starts
+TILE = 2048  # floats of one program that reads or adds them
+LEAST = 4  # floats of a chunk from which starts and floats are found by one kernel
 
 
 def _covered(*tensors: Tensor) -> bool:
     """Whether the kernels take these dtypes; float64 sums need the reference."""
     return all(t.dtype in (torch.float32, torch.bfloat16, torch.float16) for t in tensors)
+
+
+class _Finding(NamedTuple):
+    """How the kernels that find starts are launched: programs, and arguments by name."""
+
+    grid: tuple[int]
+    named: dict[str, Any]
+
+
+def _finding(layout: Tensor, total: int, features: int, entries: int) -> _Finding:
+    known = facts(layout)
+    # Of bags, `numbers` names the table of every entry, and neighbours are of one table anyway.
+    strided = 1 < features < total
+    programs = triton.cdiv(total, entries)
+    if strided:
+        programs = triton.cdiv(total // features, entries) * features
+    named = {"SIGNED": known.signed, "MARKED": known.marked, "STRIDED": strided}
+    return _Finding((programs,), named)
 
 
 def starts(
@@ -41,20 +64,32 @@ def starts(
     out = torch.empty(len(ids), pieces, dtype=torch.int32, device=ids.device)
     if not len(ids):
         return out
-    kinds = layout[:, Column.KIND]
-    signed = bool(((kinds == Kind.RANDOM) | (kinds == Kind.LEARNED)).any())
-    steps = len(overflow_keys).bit_length()
-    starts_kernel[(triton.cdiv(len(ids), ENTRIES),)](
-        ids.contiguous(), numbers, layout, seeds, draws, codes, fingerprints, overflow_keys, out,
-        len(ids), len(numbers), pieces, unit, chunk, stride, lead, draws.shape[1], steps,
-        SIGNED=signed, BLOCK=ENTRIES,
+    grid, named = _finding(layout, len(ids), len(numbers), ENTRIES)
+    starts_kernel[grid](
+        ids.contiguous(), numbers, layout, seeds, draws, codes, fingerprints.view(torch.int64),
+        overflow_keys, out, len(ids), len(numbers), pieces, lead, draws.shape[1],
+        len(overflow_keys).bit_length(), UNIT=unit, CHUNK=chunk, STRIDE=stride, BLOCK=ENTRIES,
+        **named,
     )  # fmt: skip
     return out
 
 
-def _block(layout: Tensor) -> int:
-    """Lanes of one program: the largest dimension, to the next power of two."""
-    return int(triton.next_power_of_2(max(1, int(layout[:, Column.DIM].max()))))
+class _Tiles(NamedTuple):
+    """How the kernels over slots are launched: programs, and arguments by name."""
+
+    grid: tuple[int]
+    named: dict[str, Any]
+
+
+def _tiles(layout: Tensor, slots: int, unit: int, chunk: int, bags: bool) -> _Tiles:
+    known = facts(layout)
+    block = int(triton.next_power_of_2(max(1, known.most)))
+    # Where tables differ, places take more registers.
+    rows = max(1, (TILE if known.dim else TILE // 4) // block)
+    named = {
+        "UNIT": unit, "CHUNK": chunk, "DIM": known.dim, "BAGS": bags, "ROWS": rows, "BLOCK": block
+    }  # fmt: skip
+    return _Tiles((triton.cdiv(slots, rows),), named)
 
 
 def lookup(
@@ -79,6 +114,13 @@ def lookup(
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     """`reference.lookup`."""
+    known = facts(layout)
+    whole = offsets is None and factors is None and lead == 0 and weight.shape[1] == chunk == stride
+    if whole and known.dim and chunk >= LEAST and len(ids) and _covered(weight):
+        return _gather(
+            weight, ids, numbers, layout, seeds, draws, codes, fingerprints, overflow_keys, chunk,
+            pieces, width, keep,
+        )  # fmt: skip
     tables = reference.tables_of_entries(numbers, offsets, len(ids))
     found = starts(
         ids, tables, layout, seeds, draws, codes, fingerprints, overflow_keys, weight.shape[1],
@@ -94,6 +136,37 @@ def lookup(
         weight, found, offsets, factors, numbers, columns, modes, layout, chunk, lead, width
     )
     return out, kept
+
+
+def _gather(
+    weight: Tensor,
+    ids: Tensor,
+    numbers: Tensor,
+    layout: Tensor,
+    seeds: Tensor,
+    draws: Tensor,
+    codes: Tensor,
+    fingerprints: Tensor,
+    overflow_keys: Tensor,
+    chunk: int,
+    pieces: int,
+    width: int,
+    keep: bool,
+) -> tuple[Tensor, Tensor]:
+    """`lookup` of one id per slot, tables alike and without private parts, by one kernel."""
+    total, features = len(ids), len(numbers)
+    out = weight.new_empty(total // features, width)
+    found = torch.empty(total if keep else 0, pieces, dtype=torch.int32, device=ids.device)
+    block = int(triton.next_power_of_2(chunk))
+    rows = max(1, min(ENTRIES, 2 * TILE // block))
+    grid, named = _finding(layout, total, features, rows)
+    gather_kernel[grid](
+        weight.contiguous(), ids.contiguous(), numbers, layout, seeds, draws, codes,
+        fingerprints.view(torch.int64), overflow_keys, found, out, total, features, pieces,
+        draws.shape[1], len(overflow_keys).bit_length(), CHUNK=chunk, DIM=facts(layout).dim,
+        KEEP=keep, ROWS=rows, BLOCK=block, **named,
+    )  # fmt: skip
+    return out, found
 
 
 def lookup_quantised(
@@ -151,12 +224,12 @@ def _pool(
     dtype = weight.dtype if scales is None else torch.float32
     out = weight.new_empty(slots // features, width, dtype=dtype)
     if slots:
-        pool_kernel[(slots,)](
+        grid, named = _tiles(layout, slots, unit, chunk, offsets is not None)
+        pool_kernel[grid](
             weight.contiguous(), _or(scales, weight), starts, _or(offsets, starts),
-            _or(factors, weight), numbers, columns, modes, layout, out, features,
-            slots // features, starts.shape[1], unit, chunk, lead, width, max(1, num_blocks * unit),
-            group_blocks(unit) * unit, BAGS=offsets is not None, FACTORS=factors is not None,
-            BITS=bits, BLOCK=_block(layout),
+            _or(factors, weight), numbers, columns, modes, layout, out, slots, features,
+            starts.shape[1], lead, width, max(1, num_blocks * unit), group_blocks(unit) * unit,
+            FACTORS=factors is not None, BITS=bits, **named,
         )  # fmt: skip
     return out
 
@@ -191,11 +264,11 @@ def lookup_grad(
     features = len(numbers)
     slots = len(grad) * features
     if slots:
-        scatter_kernel[(slots,)](
+        grid, named = _tiles(layout, slots, block_size, chunk, offsets is not None)
+        scatter_kernel[grid](
             grad.contiguous(), starts, _or(offsets, starts), _or(factors, grad), numbers, columns,
-            modes, layout, out, features, len(grad), starts.shape[1], block_size, chunk, lead,
-            grad.shape[1], max(1, out.numel()), BAGS=offsets is not None,
-            FACTORS=factors is not None, BLOCK=_block(layout),
+            modes, layout, out, slots, features, starts.shape[1], lead, grad.shape[1],
+            max(1, out.numel()), FACTORS=factors is not None, **named,
         )  # fmt: skip
     return out.to(grad.dtype)
 
@@ -222,6 +295,35 @@ def touched_grad(
     return rows, values.to(grad.dtype)
 
 
+def fused_update(
+    weight: Tensor,
+    state: Tensor,
+    second: Tensor,
+    grad: Tensor,
+    starts: Tensor,
+    offsets: Tensor | None,
+    factors: Tensor | None,
+    numbers: Tensor,
+    columns: Tensor,
+    modes: Tensor,
+    layout: Tensor,
+    chunk: int,
+    lead: int,
+    kind: int,
+    lr: float,
+    eps: float,
+    beta1: float,
+    beta2: float,
+) -> None:
+    """`reference.touched.fused_update`."""
+    place = (numbers, columns, modes, layout, chunk, lead, *weight.shape)
+    rows, values = touched_grad(grad, starts, offsets, factors, *place)
+    if weight.dtype == torch.float32 and _covered(grad) and weight.is_contiguous():
+        updated(weight, state, second, rows, values, kind, lr, eps, beta1, beta2)
+    else:
+        touched.apply_update(weight, state, second, rows, values, kind, lr, eps, beta1, beta2)
+
+
 def factors_grad(
     weight: Tensor,
     grad: Tensor,
@@ -242,10 +344,11 @@ def factors_grad(
     features = len(numbers)
     slots = len(grad) * features
     if slots:
-        dot_kernel[(slots,)](
+        grid, named = _tiles(layout, slots, weight.shape[1], chunk, offsets is not None)
+        dot_kernel[grid](
             weight.contiguous(), grad.contiguous(), starts, _or(offsets, starts), numbers, columns,
-            layout, out, features, len(grad), starts.shape[1], weight.shape[1], chunk, lead,
-            grad.shape[1], max(1, weight.numel()), BAGS=offsets is not None, BLOCK=_block(layout),
+            layout, out, slots, features, starts.shape[1], lead, grad.shape[1],
+            max(1, weight.numel()), **named,
         )  # fmt: skip
     return out
 

@@ -1,6 +1,8 @@
-"""Gather, pooling and their gradients on a GPU: one program per slot, lanes over dimensions.
+"""Gather, pooling and their gradients on a GPU: a program takes a tile, slots by dimensions.
 
-A slot is feature f of batch row r, number r * features + f; see `reference.lookup`.
+A slot is feature f of batch row r, number r * features + f; see `reference.lookup`. DIM is the
+dimension of all tables where all have the same and no private part, else 0: then slots follow one
+another in the output, and the compiler knows that chunks of several floats can be read at once.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -11,108 +13,195 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lma.kernels.gpu.address_kernel import COLUMNS, DIM, PRIVATE_DIM
+from lma.kernels.gpu import address_kernel as address
+
+_COLUMNS, _DIM, _PRIVATE = address.COLUMNS, address.DIM, address.PRIVATE_DIM
+_chunk_start, _find_slot, _lanes = address.chunk_start, address.find_slot, address.lanes
+_KIND, _token_key = address.KIND, address.token_key
 
 
 @triton.jit
-def slot_geometry(
-    s, offsets, numbers, columns, modes, layout, features,
-    batch, chunk, lead, width, BAGS: tl.constexpr, BLOCK: tl.constexpr,
+def tile_geometry(
+    slots, offsets, numbers, columns, modes, layout, features, lead, width, CHUNK: tl.constexpr,
+    DIM: tl.constexpr, BAGS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """(place in the output, first and last entry, share, piece, place in the piece, mask)."""
+    """(place in the output, first and last entry, share, piece, place in the piece, mask).
+
+    Of entries and share [ROWS], of the others [ROWS, BLOCK] or what broadcasts to it.
+    """
+    s = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    some = s < slots
+    i = tl.arange(0, BLOCK)[None, :]
     r = s // features
     f = s - r * features
-    row = layout + tl.load(numbers + f) * COLUMNS
-    i = tl.arange(0, BLOCK).to(tl.int64)
-    mask = i < tl.load(row + DIM)
-    private = tl.load(row + PRIVATE_DIM)
-    own = i < private
-    behind = tl.where(own, 0, i - private)
-    piece = tl.where(own, 0, lead + behind // chunk)
-    inside = tl.where(own, i, behind % chunk)
+    if DIM > 0:
+        place = s[:, None] * DIM + i
+        mask = some[:, None] & (i < DIM)
+        piece = i // CHUNK
+        inside = i % CHUNK
+    else:
+        row = layout + tl.load(numbers + f, mask=some, other=0) * _COLUMNS
+        private = tl.load(row + _PRIVATE, mask=some, other=0)[:, None]
+        mask = some[:, None] & (i < tl.load(row + _DIM, mask=some, other=0)[:, None])
+        own = i < private
+        behind = tl.where(own, 0, i - private)
+        piece = tl.where(own, 0, lead + behind // CHUNK)
+        inside = tl.where(own, i, behind % CHUNK)
+        place = (r * width + tl.load(columns + f, mask=some, other=0))[:, None] + i
     low = s
-    high = s + 1
+    high = s + some.to(tl.int64)
+    share = tl.full((ROWS,), 1.0, tl.float32)
     if BAGS:
-        low = tl.load(offsets + f * batch + r)
-        high = tl.load(offsets + f * batch + r + 1)
-    length = tl.maximum(high - low, 1).to(tl.float32)
-    share = tl.where(tl.load(modes + f) == 1, 1.0 / length, 1.0)
-    place = r * width + tl.load(columns + f) + i
+        bag = f * (slots // features) + r
+        low = tl.load(offsets + bag, mask=some, other=0)
+        high = tl.load(offsets + bag + 1, mask=some, other=0)
+        length = tl.maximum(high - low, 1).to(tl.float32)
+        share = tl.where(tl.load(modes + f, mask=some, other=0) == 1, 1.0 / length, 1.0)
     return place, low, high, share, piece, inside, mask
 
 
 @triton.jit
+def places(
+    starts, e, piece, inside, mask, pieces, size, UNIT: tl.constexpr, CHUNK: tl.constexpr,
+):  # fmt: skip
+    """Floats of the flat memory under entries e, int64."""
+    start = tl.load(starts + e[:, None] * pieces + piece, mask=mask, other=0)
+    at = start.to(tl.int64) * UNIT + inside
+    if CHUNK > UNIT:
+        # Runs that overlap go on at 0 behind the memory's end.
+        at = at % size
+    return at
+
+
+@triton.jit
+def read(weight, scales, at, mask, group, BITS: tl.constexpr):
+    """Floats of the memory, float32; BITS as in `pool_kernel`."""
+    if BITS == 4:
+        byte = tl.load(weight + at // 2, mask=mask, other=0).to(tl.int32)
+        value = (((byte >> (at % 2 * 4).to(tl.int32)) & 15) - 8).to(tl.float32)
+    else:
+        value = tl.load(weight + at, mask=mask, other=0).to(tl.float32)
+    if BITS < 32:
+        value = value * tl.load(scales + at // group, mask=mask, other=0).to(tl.float32)
+    return value
+
+
+@triton.jit(do_not_specialize=["slots"])
 def pool_kernel(
     weight, scales, starts, offsets, factors, numbers, columns, modes,
-    layout, out, features, batch, pieces, unit, chunk,
-    lead, width, size, group, BAGS: tl.constexpr, FACTORS: tl.constexpr,
-    BITS: tl.constexpr, BLOCK: tl.constexpr,
+    layout, out, slots, features, pieces, lead, width, size, group,
+    UNIT: tl.constexpr, CHUNK: tl.constexpr, DIM: tl.constexpr, BAGS: tl.constexpr,
+    FACTORS: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """out[r, columns[f] + i] = share * sum of factors[e] * weight[place(e, i)].
 
     BITS is 32 for weights in floats; of 8 and 4 bits `group` neighbouring ones share a scale, and
     of 4 bits two share a byte, as in `reference.quantised.Quantised`.
     """
-    s = tl.program_id(0).to(tl.int64)
-    place, low, high, share, piece, inside, mask = slot_geometry(
-        s, offsets, numbers, columns, modes, layout, features, batch, chunk, lead, width, BAGS,
-        BLOCK,
+    place, low, high, share, piece, inside, mask = tile_geometry(
+        slots, offsets, numbers, columns, modes, layout, features, lead, width, CHUNK, DIM, BAGS,
+        ROWS, BLOCK,
     )  # fmt: skip
-    total = tl.zeros((BLOCK,), tl.float32)
-    for e in range(low, high):
-        start = tl.load(starts + e * pieces + piece, mask=mask, other=0).to(tl.int64)
-        at = (start * unit + inside) % size
-        if BITS == 4:
-            byte = tl.load(weight + at // 2, mask=mask, other=0).to(tl.int32)
-            value = (((byte >> (at % 2 * 4).to(tl.int32)) & 15) - 8).to(tl.float32)
-        else:
-            value = tl.load(weight + at, mask=mask, other=0).to(tl.float32)
-        if BITS < 32:
-            value = value * tl.load(scales + at // group, mask=mask, other=0).to(tl.float32)
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
+    longest = 1
+    if BAGS:
+        longest = tl.max(high - low, 0)
+    for k in range(longest):
+        e = low + k
+        some = e < high
+        here = mask & some[:, None]
+        at = places(starts, e, piece, inside, here, pieces, size, UNIT, CHUNK)
+        value = read(weight, scales, at, here, group, BITS)
         if FACTORS:
-            value = value * tl.load(factors + e).to(tl.float32)
+            value = value * tl.load(factors + e, mask=some, other=0).to(tl.float32)[:, None]
         total += value
-    tl.store(out + place, (total * share).to(out.dtype.element_ty), mask=mask)
+    total = total * share[:, None]
+    tl.store(out + place, total.to(out.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["total", "steps"])
+def gather_kernel(
+    weight, ids, numbers, layout, seeds, draws, codes, fingerprints, overflow,
+    starts, out, total, features, chunks, power, steps,
+    CHUNK: tl.constexpr, DIM: tl.constexpr, SIGNED: tl.constexpr, MARKED: tl.constexpr,
+    STRIDED: tl.constexpr, KEEP: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """`starts_kernel` and `pool_kernel` in one, for one id per slot and blocks that do not overlap.
+
+    All tables have DIM floats and no private part; a unit is a chunk. KEEP: also store the starts.
+    """
+    e, feature, mask = _lanes(total, features, ROWS, STRIDED)
+    token = tl.load(ids + e, mask=mask, other=0)
+    row = layout + tl.load(numbers + feature, mask=mask, other=0) * _COLUMNS
+    kind = tl.load(row + _KIND, mask=mask, other=0)
+    key = _token_key(token, row, mask)
+    slot = _find_slot(token, key, kind, row, fingerprints, overflow, steps, mask, SIGNED, MARKED)
+    i = tl.arange(0, BLOCK)[None, :]
+    counts = tl.zeros((ROWS,), tl.int64) + chunks
+    for j in range(chunks):
+        first = _chunk_start(
+            j, token, key, slot, kind, counts, row, seeds, draws, codes, power, mask, CHUNK, SIGNED
+        )
+        start = (first // CHUNK).to(tl.int32)
+        if KEEP:
+            tl.store(starts + e * chunks + j, start, mask=mask)
+        here = mask[:, None] & (i < CHUNK)
+        if DIM % CHUNK != 0:
+            here = here & (j * CHUNK + i < DIM)
+        at = start.to(tl.int64)[:, None] * CHUNK + i
+        value = tl.load(weight + at, mask=here, other=0)
+        tl.store(out + e[:, None] * DIM + j * CHUNK + i, value, mask=here)
+
+
+@triton.jit(do_not_specialize=["slots"])
 def scatter_kernel(
     grad, starts, offsets, factors, numbers, columns, modes,
-    layout, out, features, batch, pieces, unit, chunk,
-    lead, width, size, BAGS: tl.constexpr, FACTORS: tl.constexpr,
-    BLOCK: tl.constexpr,
+    layout, out, slots, features, pieces, lead, width, size,
+    UNIT: tl.constexpr, CHUNK: tl.constexpr, DIM: tl.constexpr, BAGS: tl.constexpr,
+    FACTORS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Add every slot's gradient to the floats it read; `out` is float32, added to by atomics."""
-    s = tl.program_id(0).to(tl.int64)
-    place, low, high, share, piece, inside, mask = slot_geometry(
-        s, offsets, numbers, columns, modes, layout, features, batch, chunk, lead, width, BAGS,
-        BLOCK,
+    place, low, high, share, piece, inside, mask = tile_geometry(
+        slots, offsets, numbers, columns, modes, layout, features, lead, width, CHUNK, DIM, BAGS,
+        ROWS, BLOCK,
     )  # fmt: skip
-    value = tl.load(grad + place, mask=mask, other=0).to(tl.float32) * share
-    for e in range(low, high):
-        start = tl.load(starts + e * pieces + piece, mask=mask, other=0).to(tl.int64)
+    value = tl.load(grad + place, mask=mask, other=0).to(tl.float32) * share[:, None]
+    longest = 1
+    if BAGS:
+        longest = tl.max(high - low, 0)
+    for k in range(longest):
+        e = low + k
+        some = e < high
+        here = mask & some[:, None]
+        at = places(starts, e, piece, inside, here, pieces, size, UNIT, CHUNK)
         scaled = value
         if FACTORS:
-            scaled = value * tl.load(factors + e).to(tl.float32)
-        tl.atomic_add(out + (start * unit + inside) % size, scaled, mask=mask)
+            scaled = value * tl.load(factors + e, mask=some, other=0).to(tl.float32)[:, None]
+        tl.atomic_add(out + at, scaled, mask=here, sem="relaxed")
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slots"])
 def dot_kernel(
     weight, grad, starts, offsets, numbers, columns, layout,
-    out, features, batch, pieces, unit, chunk, lead,
-    width, size, BAGS: tl.constexpr, BLOCK: tl.constexpr,
+    out, slots, features, pieces, lead, width, size,
+    UNIT: tl.constexpr, CHUNK: tl.constexpr, DIM: tl.constexpr, BAGS: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """out[e] = vector of entry e times its slot's gradient."""
-    s = tl.program_id(0).to(tl.int64)
     # The columns stand in for modes: only sums have factors, and the share is not used.
-    place, low, high, _, piece, inside, mask = slot_geometry(
-        s, offsets, numbers, columns, columns, layout, features, batch, chunk, lead, width, BAGS,
-        BLOCK,
+    place, low, high, _, piece, inside, mask = tile_geometry(
+        slots, offsets, numbers, columns, columns, layout, features, lead, width, CHUNK, DIM, BAGS,
+        ROWS, BLOCK,
     )  # fmt: skip
     slot_grad = tl.load(grad + place, mask=mask, other=0).to(tl.float32)
-    for e in range(low, high):
-        start = tl.load(starts + e * pieces + piece, mask=mask, other=0).to(tl.int64)
-        value = tl.load(weight + (start * unit + inside) % size, mask=mask, other=0)
-        product = tl.sum(value.to(tl.float32) * slot_grad)
-        tl.store(out + e, product.to(out.dtype.element_ty))
+    longest = 1
+    if BAGS:
+        longest = tl.max(high - low, 0)
+    for k in range(longest):
+        e = low + k
+        some = e < high
+        here = mask & some[:, None]
+        at = places(starts, e, piece, inside, here, pieces, size, UNIT, CHUNK)
+        value = tl.load(weight + at, mask=here, other=0).to(tl.float32)
+        product = tl.sum(value * slot_grad, 1)
+        tl.store(out + e, product.to(out.dtype.element_ty), mask=some)

@@ -1,7 +1,8 @@
-"""The dense gradient on a GPU without atomics: touches sorted by block, summed in order.
+"""Gradients of touched blocks on a GPU without atomics: touches sorted by block, added up in parts.
 
 A *touch* is one row of the memory under one entry's vector: piece p, unit u of it. Touches of a row
-stand in the order of entries, so the sum has the same bits every time.
+stand in the order of entries, and are added up in parts of `PART` whose sums are added up in turn:
+the same bits every time, and no row, however often it is read, waits for one program.
 """
 
 # mypy: disable-error-code="no-untyped-def,no-untyped-call"
@@ -15,42 +16,71 @@ import triton.language as tl
 from torch import Tensor
 
 from lma.kernels.gpu.address_kernel import COLUMNS, DIM, PRIVATE_DIM
+from lma.kernels.gpu.facts import facts
 from lma.kernels.layout import Column
 from lma.kernels.reference.pooling import bag_numbers
+
+PART = 128  # touches
+FLOATS = 512  # of one program's tile
 
 
 @triton.jit
 def segment_kernel(
-    grad, touches, bounds, slots, lengths, factors, numbers, columns,
-    modes, layout, out, features, pieces, depth, unit, chunk, lead, width,
-    FACTORS: tl.constexpr, BLOCK: tl.constexpr,
+    grad, touches, begins, ends, slots, lengths, factors, numbers, columns,
+    modes, layout, out, features, pieces, depth, lead, width,
+    UNIT: tl.constexpr, CHUNK: tl.constexpr, BAGS: tl.constexpr, FACTORS: tl.constexpr,
+    ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Row s of `out` is the sum over touches bounds[s] ... bounds[s + 1] - 1."""
+    """Row s of `out` is the sum over touches begins[s] ... ends[s] - 1, ROWS at a time."""
     s = tl.program_id(0).to(tl.int64)
-    lane = tl.arange(0, BLOCK).to(tl.int64)
-    total = tl.zeros((BLOCK,), tl.float32)
-    for at in range(tl.load(bounds + s), tl.load(bounds + s + 1)):
-        touch = tl.load(touches + at)
+    lane = tl.arange(0, BLOCK)[None, :]
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
+    end = tl.load(ends + s)
+    for first in range(tl.load(begins + s), end, ROWS):
+        at = first + tl.arange(0, ROWS)
+        some = at < end
+        touch = tl.load(touches + at, mask=some, other=0)
         e = touch // (pieces * depth)
         piece = touch // depth - e * pieces
-        inside = (touch % depth) * unit + lane
-        slot = tl.load(slots + e)
+        inside = ((touch % depth) * UNIT)[:, None] + lane
+        slot = e
+        if BAGS:
+            slot = tl.load(slots + e, mask=some, other=0)
         f = slot % features
-        row = layout + tl.load(numbers + f) * COLUMNS
-        private = tl.load(row + PRIVATE_DIM)
+        row = layout + tl.load(numbers + f, mask=some, other=0) * COLUMNS
+        private = tl.load(row + PRIVATE_DIM, mask=some, other=0)
+        dim = tl.load(row + DIM, mask=some, other=0)
         own = piece < lead
-        behind = tl.where(own, inside, private + (piece - lead) * chunk + inside)
-        room = tl.where(
-            own, private, tl.minimum(chunk, tl.load(row + DIM) - private - (piece - lead) * chunk)
-        )
-        mask = (lane < unit) & (inside < room)
-        place = slot // features * width + tl.load(columns + f) + behind
-        value = tl.load(grad + place, mask=mask, other=0).to(tl.float32)
+        before = tl.where(own, 0, private + (piece - lead) * CHUNK)
+        room = tl.where(own, private, tl.minimum(CHUNK, dim - before))
+        mask = some[:, None] & (lane < UNIT) & (inside < room[:, None])
+        place = slot // features * width + tl.load(columns + f, mask=some, other=0) + before
+        value = tl.load(grad + place[:, None] + inside, mask=mask, other=0).to(tl.float32)
         if FACTORS:
-            value = value * tl.load(factors + e).to(tl.float32)
-        length = tl.load(lengths + e).to(tl.float32)
-        total += value * tl.where(tl.load(modes + f) == 1, 1.0 / length, 1.0)
-    tl.store(out + s * unit + lane, total, mask=lane < unit)
+            value = value * tl.load(factors + e, mask=some, other=0).to(tl.float32)[:, None]
+        if BAGS:
+            length = tl.load(lengths + e, mask=some, other=1).to(tl.float32)
+            mean = tl.load(modes + f, mask=some, other=0) == 1
+            value = value * tl.where(mean, 1.0 / length, 1.0)[:, None]
+        total += value
+    tl.store(out + s * UNIT + lane, tl.sum(total, 0)[None, :], mask=lane < UNIT)
+
+
+@triton.jit
+def fold_kernel(
+    sums, rows, bounds,
+    UNIT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """The first part of row rows[s] becomes the sum of all its parts, bounds[row] and on."""
+    row = tl.load(rows + tl.program_id(0))
+    lane = tl.arange(0, BLOCK)[None, :]
+    begin = tl.load(bounds + row)
+    end = tl.load(bounds + row + 1)
+    total = tl.zeros((ROWS, BLOCK), tl.float32)
+    for first in range(begin, end, ROWS):
+        at = first + tl.arange(0, ROWS)[:, None]
+        total += tl.load(sums + at * UNIT + lane, mask=(at < end) & (lane < UNIT), other=0)
+    tl.store(sums + begin * UNIT + lane, tl.sum(total, 0)[None, :], mask=lane < UNIT)
 
 
 def sorted_grad(
@@ -70,33 +100,78 @@ def sorted_grad(
     """`reference.touched_grad` in float32: (rows ascending, their gradients)."""
     features, (total, pieces) = len(numbers), starts.shape
     device = starts.device
-    if offsets is None:
-        slots = torch.arange(total, device=device)
-        lengths = torch.ones_like(slots)
-    else:
+    slots = lengths = starts
+    if offsets is not None:
         bags = bag_numbers(offsets, total)
         batch = max(1, len(grad))
         slots = bags % batch * features + bags // batch
         lengths = offsets.diff()[bags]
-    row = layout[numbers[slots % features]]
+    known = facts(layout)
+    depth = -(-max(chunk, known.private) // block_size)
+    touched = starts.reshape(-1)
+    if depth > 1 or chunk > block_size:
+        step = torch.arange(depth, dtype=torch.int32, device=device)
+        touched = (starts.unsqueeze(2) + step).reshape(-1) % max(1, num_blocks)
+    if known.dim and lead == 0 and known.dim % chunk == 0 and chunk == depth * block_size:
+        # Every piece of every entry touches as many rows.
+        ascending, order = touched.sort(stable=True)
+    else:
+        own_slots = None if offsets is None else slots
+        touches = _used(starts, own_slots, numbers, layout, chunk, lead, depth, block_size)
+        ascending, order = touched[touches].sort(stable=True)
+        order = touches[order]
+    rows, counts = torch.unique_consecutive(ascending, return_counts=True)
+    if not len(rows):
+        return rows.long(), grad.new_zeros(0, block_size, dtype=torch.float32)
+    folds = (counts + PART - 1) // PART
+    bounds = torch.cat([folds.new_zeros(1), folds.cumsum(0)])
+    parts = int(bounds[-1])
+    ends = counts.cumsum(0)
+    begins = ends - counts
+    if parts > len(rows):
+        row = torch.repeat_interleave(folds, output_size=parts)
+        begins = begins[row] + PART * (torch.arange(parts, device=device) - bounds[row])
+        ends = torch.minimum(begins + PART, ends[row])
+    block = int(triton.next_power_of_2(block_size))
+    tile = max(1, min(PART, FLOATS // block))
+    own = min(tile, int(triton.next_power_of_2(-(-len(order) // parts))))
+    out = torch.empty(parts, block_size, dtype=torch.float32, device=device)
+    segment_kernel[(parts,)](
+        grad.contiguous(), order, begins, ends, slots, lengths,
+        grad if factors is None else factors, numbers, columns, modes, layout, out,
+        features, pieces, depth, lead, grad.shape[1], UNIT=block_size, CHUNK=chunk,
+        BAGS=offsets is not None, FACTORS=factors is not None, ROWS=own, BLOCK=block,
+        num_warps=max(1, min(4, own * block // 128)),
+    )  # fmt: skip
+    if parts > len(rows):
+        (many,) = (folds > 1).nonzero(as_tuple=True)
+        fold_kernel[(len(many),)](out, many, bounds, UNIT=block_size, ROWS=tile, BLOCK=block)
+        out = out[bounds[:-1]]
+    return rows.long(), out
+
+
+def _used(
+    starts: Tensor,
+    slots: Tensor | None,
+    numbers: Tensor,
+    layout: Tensor,
+    chunk: int,
+    lead: int,
+    depth: int,
+    block_size: int,
+) -> Tensor:
+    """Numbers of the touches that there are, of entries x pieces x depth: int64, ascending."""
+    features, (total, pieces) = len(numbers), starts.shape
+    row = layout[numbers]
     private = row[:, Column.PRIVATE_DIM].unsqueeze(1)
-    piece = torch.arange(pieces, device=device)
+    piece = torch.arange(pieces, device=starts.device)
     floats = (row[:, Column.DIM].unsqueeze(1) - private - (piece - lead) * chunk).clamp(0, chunk)
     floats = torch.where(piece < lead, private, floats)
-    depth = -(-max(chunk, int(layout[:, Column.PRIVATE_DIM].max())) // block_size)
-    step = torch.arange(depth, device=device)
-    used = (step * block_size < floats.unsqueeze(2)).reshape(-1)
-    touched = (starts.long().unsqueeze(2) + step).reshape(-1) % max(1, num_blocks)
-    (touches,) = used.nonzero(as_tuple=True)
-    ascending, order = touched[touches].sort(stable=True)
-    rows, counts = torch.unique_consecutive(ascending, return_counts=True)
-    out = torch.zeros(len(rows), block_size, dtype=torch.float32, device=device)
-    if len(rows):
-        bounds = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        segment_kernel[(len(rows),)](
-            grad.contiguous(), touches[order], bounds,
-            slots, lengths, grad if factors is None else factors, numbers, columns, modes, layout,
-            out, features, pieces, depth, block_size, chunk, lead, grad.shape[1],
-            FACTORS=factors is not None, BLOCK=triton.next_power_of_2(block_size),
-        )  # fmt: skip
-    return rows, out
+    step = torch.arange(depth, device=starts.device)
+    used = step * block_size < floats.unsqueeze(2)  # [features, pieces, depth]
+    if slots is None:
+        used = used.expand(total // features, features, pieces, depth)
+    else:
+        used = used[slots % features]
+    (touches,) = used.reshape(-1).nonzero(as_tuple=True)
+    return touches

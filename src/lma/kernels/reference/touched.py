@@ -75,6 +75,22 @@ def fused_update(
         grad, starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
         *weight.shape,
     )  # fmt: skip
+    apply_update(weight, state, second, blocks, g, kind, lr, eps, beta1, beta2)
+
+
+def apply_update(
+    weight: Tensor,
+    state: Tensor,
+    second: Tensor,
+    blocks: Tensor,
+    g: Tensor,
+    kind: int,
+    lr: float,
+    eps: float,
+    beta1: float,
+    beta2: float,
+) -> None:
+    """`fused_update` from touched blocks [touched] and their gradients [touched, block_size]."""
     if kind == UpdateKind.SGD:
         step = g
     elif kind == UpdateKind.ADAGRAD:

@@ -1,0 +1,233 @@
+"""Forward and training step of the embedding on a GPU, in bytes a second and beside full tables.
+
+    python benchmarks/kernels/gpu_speed.py --dims 64 128 --blocks 1 4 16 64
+
+Criteo's 26 cardinalities, the first half of every table's tokens signed, one id per feature. Times
+are of CUDA events around a call, median over `--repeats` calls with four batches in turn. *Bytes*
+are the fewest that a call must move, each read or written once: ids, codes of signed tokens, the
+floats of the vectors as often as they are looked up, the output; in training also the starts, the
+gradient of the output, and the dense gradient of the memory. Their rate is given as a share of a
+copy's, measured in the same run. Rivals: one `nn.EmbeddingBag` over all full tables (ids with their
+table's offset), and a bare `index_select` of the same blocks. Vectors are compared with the
+reference on the CPU first: no speed is reported of kernels that are wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor, nn
+
+from lma.benchmarking import circumstances
+from lma.benchmarking.criteo_shape import NUM_CODES, draw_ids, lma_collection, sizes
+from lma.benchmarking.embedding_speed import signed_share
+from lma.benchmarking.rivals import in_turn
+from lma.kernels.lookup import chunk_starts
+from lma.kernels.reference import lookup as reference
+from lma.nn import EmbeddingBagCollection, FusedOptimizer
+
+GPU = torch.device("cuda")
+ROTATION = 4  # batches
+FULL, FULL_STEP = "EmbeddingBag", "EmbeddingBag sparse + Adagrad"
+Steps = dict[str, Callable[[], Any]]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dims", type=int, nargs="+", default=[64, 128])
+    parser.add_argument("--blocks", type=int, nargs="+", default=[1, 4, 16, 64])
+    parser.add_argument("--kinds", nargs="+", default=["random", "learned"])
+    parser.add_argument("--popularity", nargs="+", default=["zipf", "uniform"])
+    parser.add_argument("--batch", type=int, default=65_536)
+    parser.add_argument("--compression", type=float, default=16)
+    parser.add_argument("--scale", type=int, default=1, help="cardinalities are divided by it")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kernels-gpu.jsonl"))
+    arguments = parser.parse_args()
+    copy = copy_rate()
+    sys.stdout.write(f"{torch.cuda.get_device_name()}: copy {copy / 1e9:.0f} GB/s\n")
+    settings = {
+        name: getattr(arguments, name) for name in ("batch", "compression", "scale", "repeats")
+    }
+    about = circumstances() | {
+        "machine": torch.cuda.get_device_name(),
+        "triton": triton.__version__,
+        "copy_GB_per_s": copy / 1e9,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    for dim in arguments.dims:
+        for popularity in arguments.popularity:
+            for line in measure(dim, popularity, arguments):
+                share = line.get("bytes", 0) / line["median_ms"] / 1e-3 / copy
+                line |= {"of_copy": share or None}
+                with arguments.out.open("a") as file:
+                    own = {"benchmark": "kernels/gpu_speed", "dim": dim, "popularity": popularity}
+                    file.write(json.dumps(own | line | settings | about) + "\n")
+                sys.stdout.write(
+                    f"{dim:4} {popularity:8} {line['what']:17} {line['method']:32} "
+                    f"{line['median_ms']:8.3f} ms [{line['p20_ms']:.3f}, {line['p80_ms']:.3f}]  "
+                    f"{share:.2f} of copy\n"
+                )
+                sys.stdout.flush()
+
+
+def copy_rate(size: int = 1 << 30) -> float:
+    """Bytes read and written per second by a copy from one buffer of the device to another."""
+    source = torch.randint(0, 256, (size,), dtype=torch.uint8, device=GPU)
+    target = torch.empty_like(source)
+    times = interleaved({"copy": lambda: target.copy_(source)}, 20)
+    return 2 * size / times["copy"][0] / 1e-3
+
+
+def interleaved(steps: Steps, repeats: int, warm_up: int = 3) -> dict[str, tuple[float, ...]]:
+    """Median, 20 % and 80 % of every step's milliseconds on the device; the steps take turns."""
+    for step in steps.values():
+        for _ in range(warm_up):
+            step()
+    events: dict[str, list[tuple[Any, Any]]] = {name: [] for name in steps}
+    for _ in range(repeats):
+        for name, step in steps.items():
+            torch.cuda.synchronize()
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            step()
+            end.record()
+            events[name].append((begin, end))
+    torch.cuda.synchronize()
+    times = {name: [b.elapsed_time(e) for b, e in pairs] for name, pairs in events.items()}
+    return {
+        name: (
+            statistics.median(t),
+            statistics.quantiles(t, n=5)[0],
+            statistics.quantiles(t, n=5)[3],
+        )
+        for name, t in times.items()
+    }
+
+
+def measure(dim: int, popularity: str, arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Lines for the full tables, and for every block size and kind of signature."""
+    tokens = sizes(arguments.scale)
+    drawn = [draw_ids(tokens, arguments.batch, popularity, seed) for seed in range(ROTATION)]
+    share = signed_share(tokens, drawn)
+    batches = [ids.to(GPU) for ids in drawn]
+    grad = torch.randn(arguments.batch, dim * len(tokens), device=GPU)
+    lines = full_lines(tokens, dim, batches, grad, arguments.repeats)
+    for block in (b for b in arguments.blocks if b <= dim):
+        for kind in arguments.kinds:
+            release()
+            module = lma_collection(tokens, dim, block, arguments.compression, kind, device=GPU)
+            check(module, batches[0][:64])
+            name = f"lma {kind} block {block}"
+            lines += lma_lines(name, module, batches, grad, share, arguments.repeats)
+            del module
+    release()
+    return [line | {"signed_share": share} for line in lines]
+
+
+def timed(
+    what: str, method: str, step: Callable[[], Any], repeats: int, moved: float | None = None
+) -> dict[str, Any]:
+    """One line."""
+    median, low, high = interleaved({method: step}, repeats)[method]
+    line = {"what": what, "method": method, "median_ms": median, "p20_ms": low, "p80_ms": high}
+    return line if moved is None else line | {"bytes": moved}
+
+
+def full_lines(
+    tokens: list[int], dim: int, batches: list[Tensor], grad: Tensor, repeats: int
+) -> list[dict[str, Any]]:
+    """All full tables as one `nn.EmbeddingBag`."""
+    weight = torch.empty(sum(tokens), dim, device=GPU).normal_(std=0.01)
+    full = nn.EmbeddingBag.from_pretrained(weight, freeze=False, mode="sum", sparse=True)
+    offsets = torch.tensor([0, *tokens[:-1]], device=GPU).cumsum(0)
+    ids = [(values + offsets).reshape(-1, 1) for values in batches]
+    adagrad = torch.optim.Adagrad(full.parameters(), lr=0.01)
+
+    def step(values: Tensor) -> None:
+        full.zero_grad()
+        full(values).backward(grad.view(-1, dim))
+        adagrad.step()
+
+    moved = 8 * len(ids[0]) + 2 * 4 * len(ids[0]) * dim
+    with torch.no_grad():
+        lines = [timed("forward", FULL, in_turn(full, ids), repeats, moved)]
+    return [*lines, timed("training step", FULL_STEP, in_turn(step, ids), repeats)]
+
+
+def lma_lines(
+    name: str,
+    module: EmbeddingBagCollection,
+    batches: list[Tensor],
+    grad: Tensor,
+    share: float,
+    repeats: int,
+) -> list[dict[str, Any]]:
+    """A module's lookup, its gradient, and its step."""
+    block, weight = module.allocation.block_size, module.memory.weight
+    lookups, dim = batches[0].numel(), module.embedding_dim
+    floats = 4 * lookups * dim
+    moved = 2 * floats + lookups * (8 + NUM_CODES * share)
+
+    def both(values: Tensor) -> None:
+        weight.grad = None
+        module(values).backward(grad)
+
+    with torch.no_grad():
+        gather = timed("forward", f"index_select {name}", bare(module, batches), repeats)
+        lines = [gather, timed("forward", name, in_turn(module, batches), repeats, moved)]
+    moved += floats + 4 * weight.numel() + 2 * 4 * lookups * -(-dim // block)
+    lines.append(timed("forward, backward", name, in_turn(both, batches), repeats, moved))
+    weight.grad = None
+    FusedOptimizer(module.memory, "block_adagrad" if block > 1 else "adagrad", lr=0.01)
+    step = in_turn(lambda values: module(values).backward(grad), batches)
+    return [*lines, timed("training step", name, step, repeats)]
+
+
+def release() -> None:
+    """Give freed memory back."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def bare(module: EmbeddingBagCollection, batches: list[Tensor]) -> Callable[[], Any]:
+    """`index_select` of the same blocks, their numbers known."""
+    allocation, weight = module.allocation, module.memory.weight.detach()
+    rule = allocation.rule()
+    assert rule is not None
+    numbers = torch.arange(len(allocation.tables), device=GPU)
+    pieces = allocation.pieces([allocation.group(0)])
+    blocks = [
+        chunk_starts(rule, ids.reshape(-1), numbers, allocation.block_size, pieces).reshape(-1)
+        for ids in batches
+    ]
+    return in_turn(lambda index: weight.index_select(0, index), blocks)
+
+
+def check(module: EmbeddingBagCollection, ids: Tensor) -> None:
+    """The module's vectors are the reference's on the CPU."""
+    rule = module.allocation.rule()
+    assert rule is not None
+    features = ids.shape[1]
+    columns = torch.tensor([0, *module.embedding_dims]).cumsum(0)
+    on_cpu = [value.cpu() if isinstance(value, Tensor) else value for value in rule]
+    wanted, _ = reference.lookup(
+        module.memory.weight.detach().cpu(), ids.cpu().reshape(-1), None, None,
+        torch.arange(features), columns, torch.zeros(features, dtype=torch.int64), *on_cpu,
+        module.allocation.pieces([module.allocation.group(0)]), int(columns[-1]), False,
+    )  # fmt: skip
+    with torch.no_grad():
+        torch.testing.assert_close(module(ids).cpu(), wanted)
+
+
+if __name__ == "__main__":
+    main()

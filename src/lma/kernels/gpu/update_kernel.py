@@ -1,0 +1,75 @@
+"""Optimizers on touched blocks on a GPU: gradient, state and weights are read and written once."""
+
+# mypy: disable-error-code="no-untyped-def,no-untyped-call"
+# Triton evaluates annotations, and knows none but its own.
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lma.kernels.update import UpdateKind
+
+_SGD, _ADAGRAD = tl.constexpr(int(UpdateKind.SGD)), tl.constexpr(int(UpdateKind.ADAGRAD))
+_BLOCK_ADAGRAD = tl.constexpr(int(UpdateKind.BLOCK_ADAGRAD))
+FLOATS = 1024  # of one program's tile
+
+
+@triton.jit(do_not_specialize=["count"])
+def update_kernel(
+    weight, state, second, rows, values, count, lr, eps, beta1, beta2,
+    KIND: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """ROWS of the touched blocks; formulas in `UpdateKind`, Adam's moments in `state`, `second`."""
+    s = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    some = s < count
+    lane = tl.arange(0, BLOCK)[None, :]
+    mask = some[:, None] & (lane < UNIT)
+    row = tl.load(rows + s, mask=some, other=0)
+    at = row[:, None] * UNIT + lane
+    g = tl.load(values + s[:, None] * UNIT + lane, mask=mask, other=0).to(tl.float32)
+    if KIND == _SGD:
+        step = g
+    elif KIND == _ADAGRAD:
+        sums = tl.load(state + at, mask=mask, other=0) + g * g
+        tl.store(state + at, sums, mask=mask)
+        step = g / (tl.sqrt_rn(sums) + eps)
+    elif KIND == _BLOCK_ADAGRAD:
+        means = tl.load(state + row, mask=some, other=0) + tl.sum(g * g, 1) / UNIT
+        tl.store(state + row, means, mask=some)
+        step = g / (tl.sqrt_rn(means) + eps)[:, None]
+    else:
+        first = tl.load(state + at, mask=mask, other=0)
+        first += (g - first) * (1 - beta1)
+        squares = tl.load(second + at, mask=mask, other=0)
+        squares += (g * g - squares) * (1 - beta2)
+        tl.store(state + at, first, mask=mask)
+        tl.store(second + at, squares, mask=mask)
+        step = first / (tl.sqrt_rn(squares) + eps)
+    old = tl.load(weight + at, mask=mask, other=0)
+    tl.store(weight + at, old - lr * step, mask=mask)
+
+
+def updated(
+    weight: Tensor,
+    state: Tensor,
+    second: Tensor,
+    rows: Tensor,
+    values: Tensor,
+    kind: int,
+    lr: float,
+    eps: float,
+    beta1: float,
+    beta2: float,
+) -> None:
+    """`reference.touched.apply_update` of contiguous float32 weights and state."""
+    if not len(rows):
+        return
+    unit = weight.shape[1]
+    block = int(triton.next_power_of_2(unit))
+    own = max(1, FLOATS // block)
+    update_kernel[(triton.cdiv(len(rows), own),)](
+        weight, state, second, rows, values, len(rows), lr, eps, beta1, beta2,
+        KIND=kind, UNIT=unit, ROWS=own, BLOCK=block,
+    )  # fmt: skip
