@@ -14,7 +14,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from lma.kernels.gpu.address_kernel import starts_kernel
-from lma.kernels.gpu.pool_kernel import dot_kernel, gather_kernel, pool_kernel, scatter_kernel
+from lma.kernels.gpu.pool_kernel import dot_kernel, pool_kernel, scatter_kernel
 from lma.kernels.gpu.segment_kernel import fold_kernel, segment_kernel
 from lma.kernels.gpu.update_kernel import update_kernel
 from lma.kernels.update import UpdateKind
@@ -24,8 +24,8 @@ POINTERS = {
     "codes": "*u8", "fingerprints": "*i64", "overflow": "*i64", "offsets": "*i64",
     "columns": "*i64", "modes": "*i64", "starts": "*i32", "scales": "*fp16",
     "touches": "*i64", "begins": "*i64", "ends": "*i64", "slots": "*i64", "lengths": "*i64",
-    "rows": "*i64", "bounds": "*i64", "sums": "*fp32", "values": "*fp32", "state": "*fp32",
-    "second": "*fp32", "lr": "fp32", "eps": "fp32", "beta1": "fp32", "beta2": "fp32",
+    "rows": "*i64", "bounds": "*i64", "sums": "*fp32", "values": "*fp32", "first": "*i64",
+    "state": "*fp32", "second": "*fp32", "lr": "fp32", "eps": "fp32", "beta1": "fp32", "beta2": "fp32",
 }  # fmt: skip
 FLOATS = ("weight", "grad", "factors", "out")
 CODED = {"SIGNED": True, "MARKED": True, "STRIDED": True}
@@ -33,6 +33,7 @@ PLAIN = {"SIGNED": False, "MARKED": False, "STRIDED": False}
 ALIKE = {"UNIT": 16, "CHUNK": 16, "DIM": 64, "ROWS": 32, "BLOCK": 64}
 OTHER = {"UNIT": 2, "CHUNK": 6, "DIM": 0, "ROWS": 32, "BLOCK": 64}
 SEGMENT = {"UNIT": 6, "CHUNK": 6, "ROWS": 64, "BLOCK": 8}
+SOME = {"ROWS": 128, "CHUNKS": 4}
 
 
 @pytest.mark.filterwarnings("ignore:TRITON_DEFAULT_FP_FUSION")
@@ -40,10 +41,8 @@ SEGMENT = {"UNIT": 6, "CHUNK": 6, "ROWS": 64, "BLOCK": 8}
 @pytest.mark.parametrize(
     ("kernel", "constants"),
     [
-        (starts_kernel, {**CODED, "UNIT": 4, "CHUNK": 16, "STRIDE": 16, "BLOCK": 128}),
-        (starts_kernel, {**PLAIN, "UNIT": 1, "CHUNK": 6, "STRIDE": 1, "BLOCK": 128}),
-        (gather_kernel, {**CODED, "KEEP": True, "CHUNK": 16, "DIM": 64, "ROWS": 64, "BLOCK": 16}),
-        (gather_kernel, {**PLAIN, "KEEP": False, "CHUNK": 6, "DIM": 15, "ROWS": 64, "BLOCK": 8}),
+        (starts_kernel, {**CODED, "UNIT": 4, "CHUNK": 16, "STRIDE": 16, **SOME}),
+        (starts_kernel, {**PLAIN, "UNIT": 1, "CHUNK": 6, "STRIDE": 1, **SOME}),
         (pool_kernel, {**OTHER, "BAGS": True, "FACTORS": True, "BITS": 32}),
         (pool_kernel, {**ALIKE, "BAGS": False, "FACTORS": False, "BITS": 32}),
         (pool_kernel, {**OTHER, "BAGS": True, "FACTORS": True, "BITS": 8}),
@@ -53,10 +52,13 @@ SEGMENT = {"UNIT": 6, "CHUNK": 6, "ROWS": 64, "BLOCK": 8}
         (scatter_kernel, {**ALIKE, "BAGS": False, "FACTORS": False}),
         (dot_kernel, {**OTHER, "BAGS": True}),
         (dot_kernel, {**ALIKE, "BAGS": False}),
-        (segment_kernel, {**SEGMENT, "BAGS": True, "FACTORS": True}),
-        (segment_kernel, {**SEGMENT, "BAGS": False, "FACTORS": False}),
+        (segment_kernel, {**SEGMENT, "ALIKE": False, "BAGS": True, "FACTORS": True}),
+        (segment_kernel, {**SEGMENT, "ALIKE": True, "BAGS": False, "FACTORS": False}),
         (fold_kernel, {"UNIT": 6, "ROWS": 64, "BLOCK": 8}),
-        *((update_kernel, {"KIND": int(k), "UNIT": 6, "ROWS": 64, "BLOCK": 8}) for k in UpdateKind),
+        *(
+            (update_kernel, {"KIND": int(k), "PARTS": True, "UNIT": 6, "ROWS": 64, "BLOCK": 8})
+            for k in UpdateKind
+        ),
     ],
 )
 def test_kernels_compile(kernel: Any, constants: dict[str, Any], real: str) -> None:
@@ -65,7 +67,7 @@ def test_kernels_compile(kernel: Any, constants: dict[str, Any], real: str) -> N
         pytest.skip("has no other floats")
     if kernel is starts_kernel:
         types["out"] = "*i32"
-    if "ROWS" in constants and kernel is not segment_kernel:
+    if "slots" in kernel.arg_names and kernel is not segment_kernel:
         types["slots"] = "i64"
     if constants.get("BITS", 32) < 32:
         types |= {"weight": "*i8" if constants["BITS"] == 8 else "*u8", "out": "*fp32"}

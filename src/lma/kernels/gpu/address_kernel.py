@@ -51,13 +51,10 @@ def reduce_range(h, size):
 
 
 @triton.jit
-def read_code(codes, row, slot, which, mask):
-    """Code number `which` of every lane's signature: uint64."""
-    bits = tl.load(row + CODE_BITS, mask=mask, other=1)
-    count = tl.load(row + NUM_CODES, mask=mask, other=1)
-    base = tl.load(row + CODE_BASE, mask=mask, other=0)
+def read_code(codes, signature, bits, which, mask):
+    """Code number `which` of the signature that begins at that byte: uint64."""
     bit = which * bits
-    byte = codes + base + slot * ((count * bits + 7) >> 3) + (bit >> 3)
+    byte = codes + signature + (bit >> 3)
     word = tl.load(byte, mask=mask, other=0).to(tl.int64)
     word |= tl.load(byte + 1, mask=mask, other=0).to(tl.int64) << 8
     word |= tl.load(byte + 2, mask=mask, other=0).to(tl.int64) << 16
@@ -140,40 +137,16 @@ def find_slot(
 
 
 @triton.jit
-def chunk_start(
-    j, token, key, slot, kind, chunks, row, seeds, draws, codes, power, mask,
-    STRIDE: tl.constexpr, SIGNED: tl.constexpr,
-):  # fmt: skip
-    """First float of chunk j of every lane's vector, int64."""
-    seed = tl.load(seeds + j).to(tl.uint64, bitcast=True)
-    block = reduce_range(combine(seed, key), tl.load(row + HASHED_BLOCKS, mask=mask, other=0))
-    block = tl.where(kind == _WHOLE, token * chunks + j, block)
-    base = tl.load(row + HASHED_BASE, mask=mask, other=0)
-    if SIGNED:
-        signed = slot >= 0
-        size = tl.load(row + CODED_BLOCKS, mask=mask, other=0)
-        code_salt = tl.load(row + CODE_SALT, mask=mask, other=0)
-        random = signed & (kind == _RANDOM)
-        state = combine(seed, code_salt.to(tl.uint64, bitcast=True))
-        for k in range(power):
-            which = tl.load(draws + j * power + k).to(tl.int64)
-            state = combine(state, read_code(codes, row, slot, which, random))
-        coded_block = reduce_range(state, size)
-        num_codes = tl.load(row + NUM_CODES, mask=mask, other=0)
-        which = (j * num_codes.to(tl.int32) // tl.maximum(chunks, 1).to(tl.int32)).to(tl.int64)
-        learned = signed & (kind == _LEARNED) & (j < chunks)
-        code = read_code(codes, row, slot, which, learned).to(tl.int64)
-        coded_block = tl.where(kind == _LEARNED, j * size + code, coded_block)
-        block = tl.where(signed, coded_block, block)
-        base = tl.where(signed, tl.load(row + CODED_BASE, mask=mask, other=0), base)
-    return base + block * STRIDE
-
-
-@triton.jit
 def token_key(token, row, mask):
     """The 64-bit key of every lane's token."""
     salt = tl.load(row + SALT, mask=mask, other=0).to(tl.uint64, bitcast=True)
     return mix64(token.to(tl.uint64, bitcast=True) * tl.full((), _GOLDEN, tl.uint64) + salt)
+
+
+@triton.jit
+def constant(row, column: tl.constexpr, mask):
+    """A column of every lane's layout row, [lanes, 1]."""
+    return tl.load(row + column, mask=mask, other=0)[:, None]
 
 
 @triton.jit(do_not_specialize=["total", "steps"])
@@ -181,15 +154,17 @@ def starts_kernel(
     ids, numbers, layout, seeds, draws, codes, fingerprints,
     overflow, out, total, features, pieces, lead, power, steps,
     UNIT: tl.constexpr, CHUNK: tl.constexpr, STRIDE: tl.constexpr, SIGNED: tl.constexpr,
-    MARKED: tl.constexpr, STRIDED: tl.constexpr, BLOCK: tl.constexpr,
+    MARKED: tl.constexpr, STRIDED: tl.constexpr, ROWS: tl.constexpr, CHUNKS: tl.constexpr,
 ):  # fmt: skip
-    """Starts of BLOCK entries in units, int32 [entries, pieces]; -1 where there is none."""
-    e, feature, mask = lanes(total, features, BLOCK, STRIDED)
+    """Starts of ROWS entries in units, int32 [entries, pieces]; -1 where there is none.
+
+    CHUNKS of a vector are found at once: what they read and write lies side by side.
+    """
+    e, feature, mask = lanes(total, features, ROWS, STRIDED)
     token = tl.load(ids + e, mask=mask, other=0)
     row = layout + tl.load(numbers + feature, mask=mask, other=0) * COLUMNS
     kind = tl.load(row + KIND, mask=mask, other=0)
     private = tl.load(row + PRIVATE_DIM, mask=mask, other=0)
-    chunks = (tl.load(row + DIM, mask=mask, other=0) - private + CHUNK - 1) // CHUNK
     key = token_key(token, row, mask)
     if lead:
         count = tl.load(row + NUM_PRIVATE, mask=mask, other=0)
@@ -198,9 +173,37 @@ def starts_kernel(
         first = tl.where(private > 0, (base + own * private) // UNIT, -1)
         tl.store(out + e * pieces, first.to(tl.int32), mask=mask)
     slot = find_slot(token, key, kind, row, fingerprints, overflow, steps, mask, SIGNED, MARKED)
-    for j in range(pieces - lead):
-        first = chunk_start(
-            j, token, key, slot, kind, chunks, row, seeds, draws, codes, power, mask, STRIDE, SIGNED
-        )
-        start = tl.where(j < chunks, first // UNIT, -1)
-        tl.store(out + e * pieces + lead + j, start.to(tl.int32), mask=mask)
+    chunks = (constant(row, DIM, mask) - private[:, None] + CHUNK - 1) // CHUNK
+    hashed_base = constant(row, HASHED_BASE, mask)
+    hashed_blocks = constant(row, HASHED_BLOCKS, mask)
+    keys, kinds, tokens, place = key[:, None], kind[:, None], token[:, None], e[:, None] * pieces
+    if SIGNED:
+        signed = (slot >= 0)[:, None]
+        bits, codes_each = constant(row, CODE_BITS, mask), constant(row, NUM_CODES, mask)
+        signature = slot[:, None] * ((codes_each * bits + 7) >> 3) + constant(row, CODE_BASE, mask)
+        salt = constant(row, CODE_SALT, mask).to(tl.uint64, bitcast=True)
+        coded_base = constant(row, CODED_BASE, mask)
+        coded_blocks = constant(row, CODED_BLOCKS, mask)
+        random, learned = signed & (kinds == _RANDOM), signed & (kinds == _LEARNED)
+        divisor = tl.maximum(chunks, 1).to(tl.int32)
+    for first_chunk in range(0, pieces - lead, CHUNKS):
+        j = first_chunk + tl.arange(0, CHUNKS)[None, :]
+        some = j < pieces - lead
+        seed = tl.load(seeds + j, mask=some, other=0).to(tl.uint64, bitcast=True)
+        block = reduce_range(combine(seed, keys), hashed_blocks)
+        block = tl.where(kinds == _WHOLE, tokens * chunks + j, block)
+        base = hashed_base
+        if SIGNED:
+            state = combine(seed, salt)
+            for k in range(power):
+                which = tl.load(draws + j * power + k, mask=some, other=0).to(tl.int64)
+                code = read_code(codes, signature, bits, which, random & some)
+                state = combine(state, code)
+            coded = reduce_range(state, coded_blocks)
+            which = (j * codes_each.to(tl.int32) // divisor).to(tl.int64)
+            code = read_code(codes, signature, bits, which, learned & (j < chunks)).to(tl.int64)
+            coded = tl.where(kinds == _LEARNED, j * coded_blocks + code, coded)
+            block = tl.where(signed, coded, block)
+            base = tl.where(signed, coded_base, hashed_base)
+        start = tl.where(j < chunks, (base + block * STRIDE) // UNIT, -1)
+        tl.store(out + place + lead + j, start.to(tl.int32), mask=mask[:, None] & some)

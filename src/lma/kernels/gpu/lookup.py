@@ -10,39 +10,21 @@ from torch import Tensor
 
 from lma.kernels.gpu.address_kernel import starts_kernel
 from lma.kernels.gpu.facts import facts
-from lma.kernels.gpu.pool_kernel import dot_kernel, gather_kernel, pool_kernel, scatter_kernel
-from lma.kernels.gpu.segment_kernel import sorted_grad
+from lma.kernels.gpu.pool_kernel import dot_kernel, pool_kernel, scatter_kernel
+from lma.kernels.gpu.segment_kernel import sorted_sums
 from lma.kernels.gpu.update_kernel import updated
 from lma.kernels.reference import lookup as reference
 from lma.kernels.reference import touched
 from lma.kernels.reference.quantised import Quantised, group_blocks
 
-ENTRIES = 128  # entries of one program that finds starts
+STARTS = 512  # of one program that finds them
+SIDE = 16  # of one vector's at once
 TILE = 2048  # floats of one program that reads or adds them
-LEAST = 4  # floats of a chunk from which starts and floats are found by one kernel
 
 
 def _covered(*tensors: Tensor) -> bool:
     """Whether the kernels take these dtypes; float64 sums need the reference."""
     return all(t.dtype in (torch.float32, torch.bfloat16, torch.float16) for t in tensors)
-
-
-class _Finding(NamedTuple):
-    """How the kernels that find starts are launched: programs, and arguments by name."""
-
-    grid: tuple[int]
-    named: dict[str, Any]
-
-
-def _finding(layout: Tensor, total: int, features: int, entries: int) -> _Finding:
-    known = facts(layout)
-    # Of bags, `numbers` names the table of every entry, and neighbours are of one table anyway.
-    strided = 1 < features < total
-    programs = triton.cdiv(total, entries)
-    if strided:
-        programs = triton.cdiv(total // features, entries) * features
-    named = {"SIGNED": known.signed, "MARKED": known.marked, "STRIDED": strided}
-    return _Finding((programs,), named)
 
 
 def starts(
@@ -64,12 +46,20 @@ def starts(
     out = torch.empty(len(ids), pieces, dtype=torch.int32, device=ids.device)
     if not len(ids):
         return out
-    grid, named = _finding(layout, len(ids), len(numbers), ENTRIES)
-    starts_kernel[grid](
+    total, features = len(ids), len(numbers)
+    known = facts(layout)
+    chunks = min(SIDE, int(triton.next_power_of_2(max(1, pieces - lead))))
+    rows = STARTS // chunks
+    # Of bags, `numbers` names the table of every entry, and neighbours are of one table anyway.
+    strided = 1 < features < total
+    programs = triton.cdiv(total, rows)
+    if strided:
+        programs = triton.cdiv(total // features, rows) * features
+    starts_kernel[(programs,)](
         ids.contiguous(), numbers, layout, seeds, draws, codes, fingerprints.view(torch.int64),
-        overflow_keys, out, len(ids), len(numbers), pieces, lead, draws.shape[1],
-        len(overflow_keys).bit_length(), UNIT=unit, CHUNK=chunk, STRIDE=stride, BLOCK=ENTRIES,
-        **named,
+        overflow_keys, out, total, features, pieces, lead, draws.shape[1],
+        len(overflow_keys).bit_length(), UNIT=unit, CHUNK=chunk, STRIDE=stride,
+        SIGNED=known.signed, MARKED=known.marked, STRIDED=strided, ROWS=rows, CHUNKS=chunks,
     )  # fmt: skip
     return out
 
@@ -114,13 +104,6 @@ def lookup(
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
     """`reference.lookup`."""
-    known = facts(layout)
-    whole = offsets is None and factors is None and lead == 0 and weight.shape[1] == chunk == stride
-    if whole and known.dim and chunk >= LEAST and len(ids) and _covered(weight):
-        return _gather(
-            weight, ids, numbers, layout, seeds, draws, codes, fingerprints, overflow_keys, chunk,
-            pieces, width, keep,
-        )  # fmt: skip
     tables = reference.tables_of_entries(numbers, offsets, len(ids))
     found = starts(
         ids, tables, layout, seeds, draws, codes, fingerprints, overflow_keys, weight.shape[1],
@@ -136,37 +119,6 @@ def lookup(
         weight, found, offsets, factors, numbers, columns, modes, layout, chunk, lead, width
     )
     return out, kept
-
-
-def _gather(
-    weight: Tensor,
-    ids: Tensor,
-    numbers: Tensor,
-    layout: Tensor,
-    seeds: Tensor,
-    draws: Tensor,
-    codes: Tensor,
-    fingerprints: Tensor,
-    overflow_keys: Tensor,
-    chunk: int,
-    pieces: int,
-    width: int,
-    keep: bool,
-) -> tuple[Tensor, Tensor]:
-    """`lookup` of one id per slot, tables alike and without private parts, by one kernel."""
-    total, features = len(ids), len(numbers)
-    out = weight.new_empty(total // features, width)
-    found = torch.empty(total if keep else 0, pieces, dtype=torch.int32, device=ids.device)
-    block = int(triton.next_power_of_2(chunk))
-    rows = max(1, min(ENTRIES, 2 * TILE // block))
-    grid, named = _finding(layout, total, features, rows)
-    gather_kernel[grid](
-        weight.contiguous(), ids.contiguous(), numbers, layout, seeds, draws, codes,
-        fingerprints.view(torch.int64), overflow_keys, found, out, total, features, pieces,
-        draws.shape[1], len(overflow_keys).bit_length(), CHUNK=chunk, DIM=facts(layout).dim,
-        KEEP=keep, ROWS=rows, BLOCK=block, **named,
-    )  # fmt: skip
-    return out, found
 
 
 def lookup_quantised(
@@ -257,7 +209,7 @@ def lookup_grad(
     if not _covered(grad):
         return reference.lookup_grad(grad, starts, offsets, factors, *place)
     if torch.are_deterministic_algorithms_enabled():
-        rows, values = sorted_grad(grad, starts, offsets, factors, *place)
+        rows, values = sorted_sums(grad, starts, offsets, factors, *place).gathered()
         dense = torch.zeros(num_blocks, block_size, dtype=torch.float32, device=grad.device)
         return dense.index_copy_(0, rows, values).to(grad.dtype)
     out = torch.zeros(num_blocks, block_size, dtype=torch.float32, device=grad.device)
@@ -291,7 +243,7 @@ def touched_grad(
     place = (numbers, columns, modes, layout, chunk, lead, num_blocks, block_size)
     if not _covered(grad):
         return touched.touched_grad(grad, starts, offsets, factors, *place)
-    rows, values = sorted_grad(grad, starts, offsets, factors, *place)
+    rows, values = sorted_sums(grad, starts, offsets, factors, *place).gathered()
     return rows, values.to(grad.dtype)
 
 
@@ -317,11 +269,14 @@ def fused_update(
 ) -> None:
     """`reference.touched.fused_update`."""
     place = (numbers, columns, modes, layout, chunk, lead, *weight.shape)
-    rows, values = touched_grad(grad, starts, offsets, factors, *place)
-    if weight.dtype == torch.float32 and _covered(grad) and weight.is_contiguous():
-        updated(weight, state, second, rows, values, kind, lr, eps, beta1, beta2)
+    settings = (kind, lr, eps, beta1, beta2)
+    if weight.dtype == grad.dtype == torch.float32 and weight.is_contiguous():
+        updated(
+            weight, state, second, sorted_sums(grad, starts, offsets, factors, *place), *settings
+        )
     else:
-        touched.apply_update(weight, state, second, rows, values, kind, lr, eps, beta1, beta2)
+        rows, values = touched_grad(grad, starts, offsets, factors, *place)
+        touched.apply_update(weight, state, second, rows, values, *settings)
 
 
 def factors_grad(

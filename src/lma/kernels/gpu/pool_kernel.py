@@ -13,11 +13,8 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from lma.kernels.gpu import address_kernel as address
-
-_COLUMNS, _DIM, _PRIVATE = address.COLUMNS, address.DIM, address.PRIVATE_DIM
-_chunk_start, _find_slot, _lanes = address.chunk_start, address.find_slot, address.lanes
-_KIND, _token_key = address.KIND, address.token_key
+from lma.kernels.gpu.address_kernel import COLUMNS, PRIVATE_DIM
+from lma.kernels.gpu.address_kernel import DIM as DIM_COLUMN
 
 
 @triton.jit
@@ -40,9 +37,9 @@ def tile_geometry(
         piece = i // CHUNK
         inside = i % CHUNK
     else:
-        row = layout + tl.load(numbers + f, mask=some, other=0) * _COLUMNS
-        private = tl.load(row + _PRIVATE, mask=some, other=0)[:, None]
-        mask = some[:, None] & (i < tl.load(row + _DIM, mask=some, other=0)[:, None])
+        row = layout + tl.load(numbers + f, mask=some, other=0) * COLUMNS
+        private = tl.load(row + PRIVATE_DIM, mask=some, other=0)[:, None]
+        mask = some[:, None] & (i < tl.load(row + DIM_COLUMN, mask=some, other=0)[:, None])
         own = i < private
         behind = tl.where(own, 0, i - private)
         piece = tl.where(own, 0, lead + behind // CHUNK)
@@ -117,40 +114,6 @@ def pool_kernel(
         total += value
     total = total * share[:, None]
     tl.store(out + place, total.to(out.dtype.element_ty), mask=mask)
-
-
-@triton.jit(do_not_specialize=["total", "steps"])
-def gather_kernel(
-    weight, ids, numbers, layout, seeds, draws, codes, fingerprints, overflow,
-    starts, out, total, features, chunks, power, steps,
-    CHUNK: tl.constexpr, DIM: tl.constexpr, SIGNED: tl.constexpr, MARKED: tl.constexpr,
-    STRIDED: tl.constexpr, KEEP: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
-    """`starts_kernel` and `pool_kernel` in one, for one id per slot and blocks that do not overlap.
-
-    All tables have DIM floats and no private part; a unit is a chunk. KEEP: also store the starts.
-    """
-    e, feature, mask = _lanes(total, features, ROWS, STRIDED)
-    token = tl.load(ids + e, mask=mask, other=0)
-    row = layout + tl.load(numbers + feature, mask=mask, other=0) * _COLUMNS
-    kind = tl.load(row + _KIND, mask=mask, other=0)
-    key = _token_key(token, row, mask)
-    slot = _find_slot(token, key, kind, row, fingerprints, overflow, steps, mask, SIGNED, MARKED)
-    i = tl.arange(0, BLOCK)[None, :]
-    counts = tl.zeros((ROWS,), tl.int64) + chunks
-    for j in range(chunks):
-        first = _chunk_start(
-            j, token, key, slot, kind, counts, row, seeds, draws, codes, power, mask, CHUNK, SIGNED
-        )
-        start = (first // CHUNK).to(tl.int32)
-        if KEEP:
-            tl.store(starts + e * chunks + j, start, mask=mask)
-        here = mask[:, None] & (i < CHUNK)
-        if DIM % CHUNK != 0:
-            here = here & (j * CHUNK + i < DIM)
-        at = start.to(tl.int64)[:, None] * CHUNK + i
-        value = tl.load(weight + at, mask=here, other=0)
-        tl.store(out + e[:, None] * DIM + j * CHUNK + i, value, mask=here)
 
 
 @triton.jit(do_not_specialize=["slots"])

@@ -10,6 +10,8 @@ the same bits every time, and no row, however often it is read, waits for one pr
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -20,42 +22,54 @@ from lma.kernels.gpu.facts import facts
 from lma.kernels.layout import Column
 from lma.kernels.reference.pooling import bag_numbers
 
-PART = 128  # touches
-FLOATS = 512  # of one program's tile
+PART = 32  # touches
+SEGMENTS = 64  # at most, of one program
+FLOATS = 1024  # of one program's tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts"])
 def segment_kernel(
     grad, touches, begins, ends, slots, lengths, factors, numbers, columns,
-    modes, layout, out, features, pieces, depth, lead, width,
-    UNIT: tl.constexpr, CHUNK: tl.constexpr, BAGS: tl.constexpr, FACTORS: tl.constexpr,
-    ROWS: tl.constexpr, BLOCK: tl.constexpr,
+    modes, layout, out, parts, features, pieces, depth, lead, width,
+    UNIT: tl.constexpr, CHUNK: tl.constexpr, ALIKE: tl.constexpr, BAGS: tl.constexpr,
+    FACTORS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Row s of `out` is the sum over touches begins[s] ... ends[s] - 1, ROWS at a time."""
-    s = tl.program_id(0).to(tl.int64)
+    """Row s of `out` is the sum over touches begins[s] ... ends[s] - 1, in their order.
+
+    ALIKE: every piece of every slot is one row of the memory, so that a touch's number says where
+    its gradient stands.
+    """
+    s = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    known = s < parts
     lane = tl.arange(0, BLOCK)[None, :]
     total = tl.zeros((ROWS, BLOCK), tl.float32)
-    end = tl.load(ends + s)
-    for first in range(tl.load(begins + s), end, ROWS):
-        at = first + tl.arange(0, ROWS)
+    begin = tl.load(begins + s, mask=known, other=0)
+    end = tl.load(ends + s, mask=known, other=0)
+    for k in range(tl.max(end - begin, 0)):
+        at = begin + k
         some = at < end
         touch = tl.load(touches + at, mask=some, other=0)
         e = touch // (pieces * depth)
-        piece = touch // depth - e * pieces
-        inside = ((touch % depth) * UNIT)[:, None] + lane
-        slot = e
-        if BAGS:
-            slot = tl.load(slots + e, mask=some, other=0)
-        f = slot % features
-        row = layout + tl.load(numbers + f, mask=some, other=0) * COLUMNS
-        private = tl.load(row + PRIVATE_DIM, mask=some, other=0)
-        dim = tl.load(row + DIM, mask=some, other=0)
-        own = piece < lead
-        before = tl.where(own, 0, private + (piece - lead) * CHUNK)
-        room = tl.where(own, private, tl.minimum(CHUNK, dim - before))
-        mask = some[:, None] & (lane < UNIT) & (inside < room[:, None])
-        place = slot // features * width + tl.load(columns + f, mask=some, other=0) + before
-        value = tl.load(grad + place[:, None] + inside, mask=mask, other=0).to(tl.float32)
+        if ALIKE:
+            mask = some[:, None] & (lane < UNIT)
+            place = touch[:, None] * UNIT + lane
+        else:
+            piece = touch // depth - e * pieces
+            inside = ((touch % depth) * UNIT)[:, None] + lane
+            slot = e
+            if BAGS:
+                slot = tl.load(slots + e, mask=some, other=0)
+            f = slot % features
+            row = layout + tl.load(numbers + f, mask=some, other=0) * COLUMNS
+            private = tl.load(row + PRIVATE_DIM, mask=some, other=0)
+            dim = tl.load(row + DIM, mask=some, other=0)
+            own = piece < lead
+            before = tl.where(own, 0, private + (piece - lead) * CHUNK)
+            room = tl.where(own, private, tl.minimum(CHUNK, dim - before))
+            mask = some[:, None] & (lane < UNIT) & (inside < room[:, None])
+            first = slot // features * width + tl.load(columns + f, mask=some, other=0) + before
+            place = first[:, None] + inside
+        value = tl.load(grad + place, mask=mask, other=0).to(tl.float32)
         if FACTORS:
             value = value * tl.load(factors + e, mask=some, other=0).to(tl.float32)[:, None]
         if BAGS:
@@ -63,7 +77,7 @@ def segment_kernel(
             mean = tl.load(modes + f, mask=some, other=0) == 1
             value = value * tl.where(mean, 1.0 / length, 1.0)[:, None]
         total += value
-    tl.store(out + s * UNIT + lane, tl.sum(total, 0)[None, :], mask=lane < UNIT)
+    tl.store(out + s[:, None] * UNIT + lane, total, mask=known[:, None] & (lane < UNIT))
 
 
 @triton.jit
@@ -83,7 +97,25 @@ def fold_kernel(
     tl.store(sums + begin * UNIT + lane, tl.sum(total, 0)[None, :], mask=lane < UNIT)
 
 
-def sorted_grad(
+class Sums(NamedTuple):
+    """Gradients of touched rows.
+
+    Attributes:
+        rows: Of the memory, ascending, int64 [touched].
+        values: float32 [parts, block_size].
+        first: Where in `values` the gradient of every row stands, [touched]; None: in order.
+    """
+
+    rows: Tensor
+    values: Tensor
+    first: Tensor | None
+
+    def gathered(self) -> tuple[Tensor, Tensor]:
+        """(rows, their gradients in order)."""
+        return self.rows, self.values if self.first is None else self.values[self.first]
+
+
+def sorted_sums(
     grad: Tensor,
     starts: Tensor,
     offsets: Tensor | None,
@@ -96,8 +128,8 @@ def sorted_grad(
     lead: int,
     num_blocks: int,
     block_size: int,
-) -> tuple[Tensor, Tensor]:
-    """`reference.touched_grad` in float32: (rows ascending, their gradients)."""
+) -> Sums:
+    """`reference.touched_grad` in float32."""
     features, (total, pieces) = len(numbers), starts.shape
     device = starts.device
     slots = lengths = starts
@@ -112,7 +144,8 @@ def sorted_grad(
     if depth > 1 or chunk > block_size:
         step = torch.arange(depth, dtype=torch.int32, device=device)
         touched = (starts.unsqueeze(2) + step).reshape(-1) % max(1, num_blocks)
-    if known.dim and lead == 0 and known.dim % chunk == 0 and chunk == depth * block_size:
+    alike = known.dim > 0 and known.dim % chunk == 0 and chunk == depth * block_size
+    if alike:
         # Every piece of every entry touches as many rows.
         ascending, order = touched.sort(stable=True)
     else:
@@ -122,7 +155,7 @@ def sorted_grad(
         order = touches[order]
     rows, counts = torch.unique_consecutive(ascending, return_counts=True)
     if not len(rows):
-        return rows.long(), grad.new_zeros(0, block_size, dtype=torch.float32)
+        return Sums(rows.long(), grad.new_zeros(0, block_size, dtype=torch.float32), None)
     folds = (counts + PART - 1) // PART
     bounds = torch.cat([folds.new_zeros(1), folds.cumsum(0)])
     parts = int(bounds[-1])
@@ -133,21 +166,22 @@ def sorted_grad(
         begins = begins[row] + PART * (torch.arange(parts, device=device) - bounds[row])
         ends = torch.minimum(begins + PART, ends[row])
     block = int(triton.next_power_of_2(block_size))
-    tile = max(1, min(PART, FLOATS // block))
-    own = min(tile, int(triton.next_power_of_2(-(-len(order) // parts))))
+    own = max(1, min(SEGMENTS, FLOATS // block))
     out = torch.empty(parts, block_size, dtype=torch.float32, device=device)
-    segment_kernel[(parts,)](
+    segment_kernel[(triton.cdiv(parts, own),)](
         grad.contiguous(), order, begins, ends, slots, lengths,
-        grad if factors is None else factors, numbers, columns, modes, layout, out,
+        grad if factors is None else factors, numbers, columns, modes, layout, out, parts,
         features, pieces, depth, lead, grad.shape[1], UNIT=block_size, CHUNK=chunk,
-        BAGS=offsets is not None, FACTORS=factors is not None, ROWS=own, BLOCK=block,
+        ALIKE=alike and depth == 1 and offsets is None, BAGS=offsets is not None,
+        FACTORS=factors is not None, ROWS=own, BLOCK=block,
         num_warps=max(1, min(4, own * block // 128)),
     )  # fmt: skip
-    if parts > len(rows):
-        (many,) = (folds > 1).nonzero(as_tuple=True)
-        fold_kernel[(len(many),)](out, many, bounds, UNIT=block_size, ROWS=tile, BLOCK=block)
-        out = out[bounds[:-1]]
-    return rows.long(), out
+    if parts == len(rows):
+        return Sums(rows.long(), out, None)
+    (many,) = (folds > 1).nonzero(as_tuple=True)
+    tile = max(1, FLOATS // block)
+    fold_kernel[(len(many),)](out, many, bounds, UNIT=block_size, ROWS=tile, BLOCK=block)
+    return Sums(rows.long(), out, bounds[:-1])
 
 
 def _used(
