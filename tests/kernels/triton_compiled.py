@@ -25,7 +25,8 @@ POINTERS = {
     "columns": "*i64", "modes": "*i64", "starts": "*i32", "scales": "*fp16",
     "touches": "*i64", "begins": "*i64", "ends": "*i64", "slots": "*i64", "lengths": "*i64",
     "rows": "*i64", "bounds": "*i64", "sums": "*fp32", "values": "*fp32", "first": "*i64",
-    "state": "*fp32", "second": "*fp32", "lr": "fp32", "eps": "fp32", "beta1": "fp32", "beta2": "fp32",
+    "state": "*fp32", "second": "*fp32", "lr": "fp32", "eps": "fp32", "beta1": "fp32",
+    "beta2": "fp32",
 }  # fmt: skip
 FLOATS = ("weight", "grad", "factors", "out")
 CODED = {"SIGNED": True, "MARKED": True, "STRIDED": True}
@@ -33,6 +34,7 @@ PLAIN = {"SIGNED": False, "MARKED": False, "STRIDED": False}
 ALIKE = {"UNIT": 16, "CHUNK": 16, "DIM": 64, "ROWS": 32, "BLOCK": 64}
 OTHER = {"UNIT": 2, "CHUNK": 6, "DIM": 0, "ROWS": 32, "BLOCK": 64}
 SEGMENT = {"UNIT": 6, "CHUNK": 6, "ROWS": 64, "BLOCK": 8}
+WHOLE = {"UNIT": 16, "CHUNK": 16, "ROWS": 64, "BLOCK": 16}
 SOME = {"ROWS": 128, "CHUNKS": 4}
 
 
@@ -53,7 +55,7 @@ SOME = {"ROWS": 128, "CHUNKS": 4}
         (dot_kernel, {**OTHER, "BAGS": True}),
         (dot_kernel, {**ALIKE, "BAGS": False}),
         (segment_kernel, {**SEGMENT, "ALIKE": False, "BAGS": True, "FACTORS": True}),
-        (segment_kernel, {**SEGMENT, "ALIKE": True, "BAGS": False, "FACTORS": False}),
+        (segment_kernel, {**WHOLE, "ALIKE": True, "BAGS": False, "FACTORS": False}),
         (fold_kernel, {"UNIT": 6, "ROWS": 64, "BLOCK": 8}),
         *(
             (update_kernel, {"KIND": int(k), "PARTS": True, "UNIT": 6, "ROWS": 64, "BLOCK": 8})

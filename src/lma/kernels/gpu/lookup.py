@@ -17,7 +17,8 @@ from lma.kernels.reference import lookup as reference
 from lma.kernels.reference import touched
 from lma.kernels.reference.quantised import Quantised, group_blocks
 
-STARTS = 512  # of one program that finds them
+STARTS = 512  # of one program that finds them, and of how many entries at most
+ENTRIES = 128
 SIDE = 16  # of one vector's at once
 TILE = 2048  # floats of one program that reads or adds them
 
@@ -49,7 +50,7 @@ def starts(
     total, features = len(ids), len(numbers)
     known = facts(layout)
     chunks = min(SIDE, int(triton.next_power_of_2(max(1, pieces - lead))))
-    rows = STARTS // chunks
+    rows = min(ENTRIES, STARTS // chunks)
     # Of bags, `numbers` names the table of every entry, and neighbours are of one table anyway.
     strided = 1 < features < total
     programs = triton.cdiv(total, rows)

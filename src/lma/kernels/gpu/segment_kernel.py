@@ -39,23 +39,23 @@ def segment_kernel(
     ALIKE: every piece of every slot is one row of the memory, so that a touch's number says where
     its gradient stands.
     """
-    s = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    s = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     known = s < parts
     lane = tl.arange(0, BLOCK)[None, :]
     total = tl.zeros((ROWS, BLOCK), tl.float32)
     begin = tl.load(begins + s, mask=known, other=0)
     end = tl.load(ends + s, mask=known, other=0)
-    for k in range(tl.max(end - begin, 0)):
+    for k in range(tl.max(tl.max(end - begin, 1), 0)):
         at = begin + k
         some = at < end
         touch = tl.load(touches + at, mask=some, other=0)
         e = touch // (pieces * depth)
         if ALIKE:
-            mask = some[:, None] & (lane < UNIT)
-            place = touch[:, None] * UNIT + lane
+            mask = some & (lane < UNIT)
+            place = touch * UNIT + lane
         else:
             piece = touch // depth - e * pieces
-            inside = ((touch % depth) * UNIT)[:, None] + lane
+            inside = (touch % depth) * UNIT + lane
             slot = e
             if BAGS:
                 slot = tl.load(slots + e, mask=some, other=0)
@@ -66,18 +66,18 @@ def segment_kernel(
             own = piece < lead
             before = tl.where(own, 0, private + (piece - lead) * CHUNK)
             room = tl.where(own, private, tl.minimum(CHUNK, dim - before))
-            mask = some[:, None] & (lane < UNIT) & (inside < room[:, None])
-            first = slot // features * width + tl.load(columns + f, mask=some, other=0) + before
-            place = first[:, None] + inside
+            mask = some & (lane < UNIT) & (inside < room)
+            column = tl.load(columns + f, mask=some, other=0)
+            place = slot // features * width + column + before + inside
         value = tl.load(grad + place, mask=mask, other=0).to(tl.float32)
         if FACTORS:
-            value = value * tl.load(factors + e, mask=some, other=0).to(tl.float32)[:, None]
+            value = value * tl.load(factors + e, mask=some, other=0).to(tl.float32)
         if BAGS:
             length = tl.load(lengths + e, mask=some, other=1).to(tl.float32)
             mean = tl.load(modes + f, mask=some, other=0) == 1
-            value = value * tl.where(mean, 1.0 / length, 1.0)[:, None]
+            value = value * tl.where(mean, 1.0 / length, 1.0)
         total += value
-    tl.store(out + s[:, None] * UNIT + lane, total, mask=known[:, None] & (lane < UNIT))
+    tl.store(out + s * UNIT + lane, total, mask=known & (lane < UNIT))
 
 
 @triton.jit
