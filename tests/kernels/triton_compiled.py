@@ -44,6 +44,8 @@ SOME = {"ROWS": 128, "CHUNKS": 4}
     ("kernel", "constants"),
     [
         (starts_kernel, {**CODED, "UNIT": 4, "CHUNK": 16, "STRIDE": 16, **SOME}),
+        # A 1 among the arguments is a constant to Triton.
+        (starts_kernel, {**CODED, "UNIT": 2, "CHUNK": 6, "STRIDE": 6, "lead": 1, **SOME}),
         (starts_kernel, {**PLAIN, "UNIT": 1, "CHUNK": 6, "STRIDE": 1, **SOME}),
         (pool_kernel, {**OTHER, "BAGS": True, "FACTORS": True, "BITS": 32}),
         (pool_kernel, {**ALIKE, "BAGS": False, "FACTORS": False, "BITS": 32}),

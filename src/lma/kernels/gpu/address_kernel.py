@@ -169,8 +169,8 @@ def starts_kernel(
     if lead:
         count = tl.load(row + NUM_PRIVATE, mask=mask, other=0)
         own = tl.where((token >= 0) & (token < count), token, count)
-        base = tl.load(row + PRIVATE_BASE, mask=mask, other=0)
-        first = tl.where(private > 0, (base + own * private) // UNIT, -1)
+        private_base = tl.load(row + PRIVATE_BASE, mask=mask, other=0)
+        first = tl.where(private > 0, (private_base + own * private) // UNIT, -1)
         tl.store(out + e * pieces, first.to(tl.int32), mask=mask)
     slot = find_slot(token, key, kind, row, fingerprints, overflow, steps, mask, SIGNED, MARKED)
     chunks = (constant(row, DIM, mask) - private[:, None] + CHUNK - 1) // CHUNK

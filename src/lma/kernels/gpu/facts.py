@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
@@ -29,7 +29,7 @@ class Facts(NamedTuple):
 
 
 _Key = tuple[int, int]
-_known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
+_known: Any = WeakTensorKeyDictionary()
 
 
 def facts(layout: Tensor) -> Facts:
