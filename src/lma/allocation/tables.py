@@ -122,7 +122,11 @@ class Budget:
             return cls(max(1, round(num_tokens * reference_dim * FLOAT_BYTES / compression)))
         if budget is None:
             return None
-        return cls(parse_bytes(budget))
+        try:
+            size = parse_bytes(budget)
+        except ValueError as error:
+            raise ValueError(f"budget {error}; or '16x', a share of the full tables") from None
+        return cls(size)
 
 
 def parse_bytes(text: int | str) -> int:
