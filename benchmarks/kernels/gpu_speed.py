@@ -5,13 +5,16 @@
 Criteo's 26 cardinalities, the first half of every table's tokens signed, one id per feature. Two
 times: *device*, the sum of what the profiler says of a call's kernels, mean of eight calls; and
 *wall*, of CUDA events around ten calls one after the other, median over `--repeats`, where Python
-may be what the device waits for. Four batches take turns. *Bytes*
-are the fewest that a call must move, each read or written once: ids, codes of signed tokens, the
-floats of the vectors as often as they are looked up, the output; in training also the starts, the
-gradient of the output, and the dense gradient of the memory. Their rate, by device time, is given
-as a share of a copy's, measured in the same run. Rivals: one `nn.EmbeddingBag` over all full tables
-(ids with their table's offset), and a bare `index_select` of the same blocks. Vectors are compared
-with the reference on the CPU first: no speed is reported of kernels that are wrong.
+may be what the device waits for. Four batches take turns, ids are taken in modulo their table's
+size; "ids checked" is the default, which waits for the device to raise its error.
+
+Two counts of bytes: *read*, ids, codes of signed tokens, the floats of the vectors as often as they
+are looked up, and the output; in training also the starts, the gradient of the output, and the
+dense gradient of the memory. And *least*, where floats that are looked up more than once count
+once. Their rates, by device time, are given as shares of a copy's, measured in the same run.
+Rivals: one `nn.EmbeddingBag` over all full tables (ids with their table's offset), and a bare
+`index_select` of the same blocks; not FBGEMM, whose GPU package is another. First the vectors of a
+sample of rows, and a gradient, are compared with the reference on the CPU.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ from lma.benchmarking.embedding_speed import signed_share
 from lma.benchmarking.rivals import in_turn
 from lma.kernels.lookup import chunk_starts
 from lma.kernels.reference import lookup as reference
+from lma.kernels.reference import touched
+from lma.kernels.rule import Rule
 from lma.nn import EmbeddingBagCollection, FusedOptimizer
 
 GPU = torch.device("cuda")
@@ -69,15 +74,20 @@ def main() -> None:
     for dim in arguments.dims:
         for popularity in arguments.popularity:
             for line in measure(dim, popularity, arguments):
-                share = line.get("bytes", 0) / line["device_ms"] / 1e-3 / copy
-                line |= {"of_copy": share or None}
+                shares = {
+                    f"{name}_of_copy": line[f"{name}_bytes"] / line["device_ms"] / 1e-3 / copy
+                    for name in ("read", "least")
+                    if f"{name}_bytes" in line
+                }
                 with arguments.out.open("a") as file:
                     own = {"benchmark": "kernels/gpu_speed", "dim": dim, "popularity": popularity}
-                    file.write(json.dumps(own | line | settings | about) + "\n")
+                    file.write(json.dumps(own | line | shares | settings | about) + "\n")
                 sys.stdout.write(
                     f"{dim:4} {popularity:8} {line['what']:17} {line['method']:32} "
                     f"device {line['device_ms']:8.3f} wall {line['median_ms']:8.3f} ms "
-                    f"[{line['p20_ms']:.3f}, {line['p80_ms']:.3f}]  {share:.2f} of copy\n"
+                    f"[{line['p20_ms']:.3f}, {line['p80_ms']:.3f}]  "
+                    + " ".join(f"{name} {share:.2f}" for name, share in shares.items())
+                    + "\n"
                 )
                 sys.stdout.flush()
 
@@ -128,7 +138,7 @@ def measure(dim: int, popularity: str, arguments: argparse.Namespace) -> list[di
         for kind in arguments.kinds:
             release()
             module = lma_collection(tokens, dim, block, arguments.compression, kind, device=GPU)
-            check(module, batches[0][:64])
+            check(module, batches[0])
             name = f"lma {kind} block {block}"
             lines += lma_lines(name, module, batches, grad, share, arguments.repeats)
             del module
@@ -137,14 +147,20 @@ def measure(dim: int, popularity: str, arguments: argparse.Namespace) -> list[di
 
 
 def timed(
-    what: str, method: str, step: Callable[[], Any], repeats: int, moved: float | None = None
+    what: str,
+    method: str,
+    step: Callable[[], Any],
+    repeats: int,
+    moved: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """One line."""
+    """One line; `moved`: bytes read and least."""
     device = device_ms(step)
     median, low, high = wall_ms(step, repeats)
     line = {"what": what, "method": method, "device_ms": device, "median_ms": median}
     line |= {"p20_ms": low, "p80_ms": high}
-    return line if moved is None else line | {"bytes": moved}
+    if moved is not None:
+        line |= {"read_bytes": moved[0], "least_bytes": moved[1]}
+    return line
 
 
 def full_lines(
@@ -162,7 +178,9 @@ def full_lines(
         full(values).backward(grad.view(-1, dim))
         adagrad.step()
 
-    moved = 8 * len(ids[0]) + 2 * 4 * len(ids[0]) * dim
+    floats = 4 * len(ids[0]) * dim
+    distinct = 4 * dim * statistics.mean(len(values.unique()) for values in ids)
+    moved = tuple(8 * len(ids[0]) + floats + own for own in (floats, distinct))
     with torch.no_grad():
         lines = [timed("forward", FULL, in_turn(full, ids), repeats, moved)]
     return [*lines, timed("training step", FULL_STEP, in_turn(step, ids), repeats)]
@@ -180,17 +198,26 @@ def lma_lines(
     block, weight = module.allocation.block_size, module.memory.weight
     lookups, dim = batches[0].numel(), module.embedding_dim
     floats = 4 * lookups * dim
-    moved = 2 * floats + lookups * (8 + NUM_CODES * share)
+    blocks = block_numbers(module, batches)
+    distinct = 4 * block * statistics.mean(len(numbers.unique()) for numbers in blocks)
+    moved = [floats + own + lookups * (8 + NUM_CODES * share) for own in (floats, distinct)]
 
     def both(values: Tensor) -> None:
         weight.grad = None
         module(values).backward(grad)
 
+    forward = in_turn(module, batches)
+    module.memory.out_of_range = "wrap"
     with torch.no_grad():
-        gather = timed("forward", f"index_select {name}", bare(module, batches), repeats)
-        lines = [gather, timed("forward", name, in_turn(module, batches), repeats, moved)]
-    moved += floats + 4 * weight.numel() + 2 * 4 * lookups * -(-dim // block)
-    lines.append(timed("forward, backward", name, in_turn(both, batches), repeats, moved))
+        bare = in_turn(lambda index: weight.index_select(0, index), blocks)
+        lines = [timed("forward", f"index_select {name}", bare, repeats)]
+        lines.append(timed("forward", name, forward, repeats, (moved[0], moved[1])))
+        module.memory.out_of_range = "error"
+        lines.append(timed("forward, ids checked", name, forward, repeats))
+        module.memory.out_of_range = "wrap"
+    more = floats + 4 * weight.numel() + 2 * 4 * lookups * -(-dim // block)
+    trained = moved[0] + more, moved[1] + more
+    lines.append(timed("forward, backward", name, in_turn(both, batches), repeats, trained))
     weight.grad = None
     FusedOptimizer(module.memory, "block_adagrad" if block > 1 else "adagrad", lr=0.01)
     step = in_turn(lambda values: module(values).backward(grad), batches)
@@ -203,34 +230,43 @@ def release() -> None:
     torch.cuda.empty_cache()
 
 
-def bare(module: EmbeddingBagCollection, batches: list[Tensor]) -> Callable[[], Any]:
-    """`index_select` of the same blocks, their numbers known."""
-    allocation, weight = module.allocation, module.memory.weight.detach()
+def block_numbers(module: EmbeddingBagCollection, batches: list[Tensor]) -> list[Tensor]:
+    """The blocks that every batch's vectors consist of."""
+    allocation = module.allocation
     rule = allocation.rule()
     assert rule is not None
     numbers = torch.arange(len(allocation.tables), device=GPU)
     pieces = allocation.pieces([allocation.group(0)])
-    blocks = [
+    return [
         chunk_starts(rule, ids.reshape(-1), numbers, allocation.block_size, pieces).reshape(-1)
         for ids in batches
     ]
-    return in_turn(lambda index: weight.index_select(0, index), blocks)
 
 
 def check(module: EmbeddingBagCollection, ids: Tensor) -> None:
-    """The module's vectors are the reference's on the CPU."""
-    rule = module.allocation.rule()
+    """Vectors of every 128th row, and the gradient of the first 256, are the reference's."""
+    allocation, weight = module.allocation, module.memory.weight
+    rule = allocation.rule()
     assert rule is not None
-    features = ids.shape[1]
-    columns = torch.tensor([0, *module.embedding_dims]).cumsum(0)
-    on_cpu = [value.cpu() if isinstance(value, Tensor) else value for value in rule]
-    wanted, _ = reference.lookup(
-        module.memory.weight.detach().cpu(), ids.cpu().reshape(-1), None, None,
-        torch.arange(features), columns, torch.zeros(features, dtype=torch.int64), *on_cpu,
-        module.allocation.pieces([module.allocation.group(0)]), int(columns[-1]), False,
-    )  # fmt: skip
+    rule = Rule(*(value.cpu() if isinstance(value, Tensor) else value for value in rule))
+    features, dim = ids.shape[1], module.embedding_dim
+    columns = torch.arange(features + 1) * dim
+    place = (torch.arange(features), columns, torch.zeros(features, dtype=torch.int64))
+    rest = (*rule, allocation.pieces([allocation.group(0)]), features * dim, True)
+    few = ids[::128]
+    memory = weight.detach().cpu()
+    wanted, _ = reference.lookup(memory, few.cpu().reshape(-1), None, None, *place, *rest)
     with torch.no_grad():
-        torch.testing.assert_close(module(ids).cpu(), wanted)
+        torch.testing.assert_close(module(ids)[::128].cpu(), wanted)
+    few = ids[:256]
+    _, starts = reference.lookup(memory, few.cpu().reshape(-1), None, None, *place, *rest)
+    grad = torch.randn(len(few), features * dim)
+    arguments = (starts, None, None, *place, rule.layout, rule.chunk, rule.lead, *weight.shape)
+    rows, values = touched.touched_grad(grad, *arguments)
+    module(few).backward(grad.to(GPU))
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad[rows.to(GPU)].cpu(), values, rtol=1e-4, atol=1e-4)
+    weight.grad = None
 
 
 if __name__ == "__main__":

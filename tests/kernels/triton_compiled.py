@@ -25,8 +25,8 @@ POINTERS = {
     "columns": "*i64", "modes": "*i64", "starts": "*i32", "scales": "*fp16",
     "touches": "*i64", "begins": "*i64", "ends": "*i64", "slots": "*i64", "lengths": "*i64",
     "rows": "*i64", "bounds": "*i64", "sums": "*fp32", "values": "*fp32", "first": "*i64",
-    "state": "*fp32", "second": "*fp32", "lr": "fp32", "eps": "fp32", "beta1": "fp32",
-    "beta2": "fp32",
+    "state": "*fp32", "second": "*fp32", "lr": "fp32", "eps": "fp32", "new1": "fp32",
+    "new2": "fp32",
 }  # fmt: skip
 FLOATS = ("weight", "grad", "factors", "out")
 CODED = {"SIGNED": True, "MARKED": True, "STRIDED": True}

@@ -30,6 +30,19 @@ def kernels() -> ModuleType:
     return lookup
 
 
+@pytest.fixture(autouse=True)
+def small_programs(kernels: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many programs, the last one partly filled, of sizes too small for a GPU."""
+    from lma.kernels.gpu import accept, segment_kernel, update_kernel
+
+    for module, name, size in (
+        (kernels, "STARTS", 256), (kernels, "ENTRIES", 32), (kernels, "TILE", 256),
+        (segment_kernel, "FLOATS", 128), (segment_kernel, "SEGMENTS", 8),
+        (update_kernel, "FLOATS", 64), (accept, "ENTRIES", 8),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, size)
+
+
 def starts_of(kernels: ModuleType, case: Case, ids: torch.Tensor) -> torch.Tensor:
     rule = case.rule
     return kernels.starts(  # type: ignore[no-any-return]
@@ -41,9 +54,39 @@ def starts_of(kernels: ModuleType, case: Case, ids: torch.Tensor) -> torch.Tenso
 @pytest.mark.parametrize("name", KINDS)
 def test_starts(kernels: ModuleType, name: str, private: bool) -> None:
     case = named_case(name, 3, 1, private)
-    # More than one program, the last one partly filled.
     ids = one_hot_ids(case, 70, torch.Generator().manual_seed(1))
     assert torch.equal(starts_of(kernels, case, ids), starts_of(reference, case, ids))
+
+
+def test_tensors_that_are_views(kernels: ModuleType) -> None:
+    """Tables, factors and ids with strides of their own, 0 among them."""
+    case = named_case("all", 4)
+    ids = one_hot_ids(case, 9, torch.Generator().manual_seed(0))
+    wide = torch.stack([ids, ids], 1)[:, 0]
+    one = torch.tensor(1).expand(len(ids))
+    rule = case.rule
+    rest = (*rule[:6], case.unit, rule.chunk, rule.stride, rule.lead, case.pieces)
+    assert torch.equal(kernels.starts(wide, one, *rest), reference.starts(wide, one, *rest))
+    numbers, columns = case.numbers, case.columns
+    sums = torch.zeros(len(numbers), dtype=torch.int64)
+    grad = torch.randn(9, case.width)
+    for factors in (torch.randn(len(ids), 2)[:, 0], torch.tensor(2.0).expand(len(ids))):
+        bags = (None, factors, numbers, columns, sums)
+        arguments = (case.weight(), wide, *bags, *rule, case.pieces, case.width, True)
+        found, starts = kernels.lookup(*arguments)
+        torch.testing.assert_close(found, reference.lookup(*arguments)[0])
+        place = (
+            grad,
+            starts,
+            *bags,
+            rule.layout,
+            rule.chunk,
+            rule.lead,
+            case.num_blocks,
+            case.unit,
+        )
+        torch.testing.assert_close(kernels.lookup_grad(*place), reference.lookup_grad(*place))
+        torch.testing.assert_close(kernels.touched_grad(*place)[1], touched.touched_grad(*place)[1])
 
 
 def test_no_ids(kernels: ModuleType) -> None:

@@ -53,6 +53,17 @@ def gpu(function: Any, module: str = "lookup") -> Any:
     return getattr(importlib.import_module(f"lma.kernels.gpu.{module}"), function.__name__)
 
 
+def _gpu_kernel(op: Any, function: Any, module: str = "lookup") -> None:
+    """Register the Triton twin of a reference function as an op's implementation on GPUs."""
+
+    def run(*args: Any) -> Any:
+        # Triton launches on the current device, which need not be the tensors'.
+        with torch.cuda.device(next(a.device for a in args if isinstance(a, Tensor))):
+            return gpu(function, module)(*args)
+
+    library.impl(op.name(), run, "CUDA")
+
+
 # --- inputs -------------------------------------------------------------------------------
 
 accept_ids = define(
@@ -67,11 +78,6 @@ def _accept_ids_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import accept as cpu
 
     return cpu.accept_ids(*args)
-
-
-@_kernel(accept_ids, "cuda")  # type: ignore[untyped-decorator]
-def _accept_ids_cuda(*args: Any) -> Tensor:
-    return gpu(inputs.accept_ids, "accept")(*args)  # type: ignore[no-any-return]
 
 
 @fake(accept_ids)  # type: ignore[untyped-decorator]
@@ -108,11 +114,6 @@ def _starts_cpu(*args: Any) -> Tensor:
     return cpu.starts(*args)
 
 
-@_kernel(starts, "cuda")  # type: ignore[untyped-decorator]
-def _starts_cuda(*args: Any) -> Tensor:
-    return gpu(reference.starts)(*args)  # type: ignore[no-any-return]
-
-
 @fake(starts)  # type: ignore[untyped-decorator]
 def _starts_fake(ids: Tensor, *args: Any) -> Tensor:
     return ids.new_empty(ids.shape[0], args[-1], dtype=torch.int32)
@@ -133,11 +134,6 @@ def _lookup_cpu(*args: Any) -> tuple[Tensor, Tensor]:
     from lma.kernels.cpu import lookup as cpu
 
     return cpu.lookup(*args)
-
-
-@_kernel(lookup, "cuda")  # type: ignore[untyped-decorator]
-def _lookup_cuda(*args: Any) -> tuple[Tensor, Tensor]:
-    return gpu(reference.lookup)(*args)  # type: ignore[no-any-return]
 
 
 @fake(lookup)  # type: ignore[untyped-decorator]
@@ -198,11 +194,6 @@ def _lookup_quantised_cpu(*args: Any) -> Tensor:
     return cpu.lookup_quantised(*args)
 
 
-@_kernel(lookup_quantised, "cuda")  # type: ignore[untyped-decorator]
-def _lookup_quantised_cuda(*args: Any) -> Tensor:
-    return gpu(quantised.lookup_quantised)(*args)  # type: ignore[no-any-return]
-
-
 @fake(lookup_quantised)  # type: ignore[untyped-decorator]
 def _lookup_quantised_fake(
     values: Tensor, scales: Tensor, ids: Tensor, offsets: Any, factors: Any, numbers: Tensor,
@@ -229,11 +220,6 @@ def _lookup_grad_cpu(*args: Any) -> Tensor:
     return cpu.lookup_grad(*args)
 
 
-@_kernel(lookup_grad, "cuda")  # type: ignore[untyped-decorator]
-def _lookup_grad_cuda(*args: Any) -> Tensor:
-    return gpu(reference.lookup_grad)(*args)  # type: ignore[no-any-return]
-
-
 @fake(lookup_grad)  # type: ignore[untyped-decorator]
 def _lookup_grad_fake(grad: Tensor, *args: Any) -> Tensor:
     return grad.new_empty(args[-2], args[-1])
@@ -256,11 +242,6 @@ def _factors_grad_cpu(*args: Any) -> Tensor:
     return cpu.factors_grad(*args)
 
 
-@_kernel(factors_grad, "cuda")  # type: ignore[untyped-decorator]
-def _factors_grad_cuda(*args: Any) -> Tensor:
-    return gpu(reference.factors_grad)(*args)  # type: ignore[no-any-return]
-
-
 @fake(factors_grad)  # type: ignore[untyped-decorator]
 def _factors_grad_fake(weight: Tensor, grad: Tensor, starts: Tensor, *args: Any) -> Tensor:
     return weight.new_empty(starts.shape[0])
@@ -281,11 +262,6 @@ def _touched_grad_cpu(*args: Any) -> tuple[Tensor, Tensor]:
     from lma.kernels.cpu import touched as cpu
 
     return cpu.touched_grad(*args)
-
-
-@_kernel(touched_grad, "cuda")  # type: ignore[untyped-decorator]
-def _touched_grad_cuda(*args: Any) -> tuple[Tensor, Tensor]:
-    return gpu(touched.touched_grad)(*args)  # type: ignore[no-any-return]
 
 
 @fake(touched_grad)  # type: ignore[untyped-decorator]
@@ -311,11 +287,19 @@ def _fused_update_cpu(*args: Any) -> None:
     cpu.fused_update(*args)
 
 
-@_kernel(fused_update, "cuda")  # type: ignore[untyped-decorator]
-def _fused_update_cuda(*args: Any) -> None:
-    gpu(touched.fused_update)(*args)
-
-
 @fake(fused_update)  # type: ignore[untyped-decorator]
 def _fused_update_fake(*args: Any) -> None:
     return None
+
+
+_gpu_kernel(accept_ids, inputs.accept_ids, "accept")
+for op, function in (
+    (starts, reference.starts),
+    (lookup, reference.lookup),
+    (lookup_quantised, quantised.lookup_quantised),
+    (lookup_grad, reference.lookup_grad),
+    (factors_grad, reference.factors_grad),
+    (touched_grad, touched.touched_grad),
+    (fused_update, touched.fused_update),
+):
+    _gpu_kernel(op, function)

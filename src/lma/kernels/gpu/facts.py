@@ -28,15 +28,19 @@ class Facts(NamedTuple):
     marked: bool
 
 
-_Key = tuple[int, int]
 _known: Any = WeakTensorKeyDictionary()
 
 
 def facts(layout: Tensor) -> Facts:
-    """The facts of a layout; a copy from the device waits for it, so they are kept."""
-    # An inference tensor counts no versions, and cannot be changed outside inference mode.
-    key: _Key = (layout.data_ptr(), -1 if layout.is_inference() else layout._version)
-    found: tuple[_Key, Facts] | None = _known.get(layout)
+    """The facts of a layout; a copy from the device waits for it, so they are kept.
+
+    What changes a layout counts its versions, but for `.data`, memory shared with NumPy, and
+    tensors made in inference mode, which have none and are read every time.
+    """
+    if layout.is_inference():
+        return _read(layout)
+    key = layout.data_ptr(), layout._version
+    found: tuple[tuple[int, int], Facts] | None = _known.get(layout)
     if found is None or found[0] != key:
         found = key, _read(layout)
         _known[layout] = found

@@ -57,7 +57,8 @@ def starts(
     if strided:
         programs = triton.cdiv(total // features, rows) * features
     starts_kernel[(programs,)](
-        ids.contiguous(), numbers, layout, seeds, draws, codes, fingerprints.view(torch.int64),
+        ids.contiguous(), numbers.contiguous(), layout, seeds, draws, codes,
+        fingerprints.view(torch.int64),
         overflow_keys, out, total, features, pieces, lead, draws.shape[1],
         len(overflow_keys).bit_length(), UNIT=unit, CHUNK=chunk, STRIDE=stride,
         SIGNED=known.signed, MARKED=known.marked, STRIDED=strided, ROWS=rows, CHUNKS=chunks,
@@ -310,5 +311,5 @@ def factors_grad(
 
 
 def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
-    """A pointer is needed even for what is not read."""
-    return other if tensor is None else tensor
+    """What a kernel reads from, contiguous; a pointer is needed even for what is not read."""
+    return (other if tensor is None else tensor).contiguous()

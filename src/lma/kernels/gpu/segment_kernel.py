@@ -142,7 +142,9 @@ def sorted_sums(
     depth = -(-max(chunk, known.private) // block_size)
     touched = starts.reshape(-1)
     if depth > 1 or chunk > block_size:
-        step = torch.arange(depth, dtype=torch.int32, device=device)
+        # A run may begin at the last row that 32 bits can number.
+        wide = torch.int32 if num_blocks + depth < 1 << 31 else torch.int64
+        step = torch.arange(depth, dtype=wide, device=device)
         touched = (starts.unsqueeze(2) + step).reshape(-1) % max(1, num_blocks)
     alike = known.dim > 0 and known.dim % chunk == 0 and chunk == depth * block_size
     if alike:
@@ -170,8 +172,8 @@ def sorted_sums(
     out = torch.empty(parts, block_size, dtype=torch.float32, device=device)
     segment_kernel[(triton.cdiv(parts, own),)](
         grad.contiguous(), order, begins, ends, slots, lengths,
-        grad if factors is None else factors, numbers, columns, modes, layout, out, parts,
-        features, pieces, depth, lead, grad.shape[1], UNIT=block_size, CHUNK=chunk,
+        grad if factors is None else factors.contiguous(), numbers, columns, modes, layout, out,
+        parts, features, pieces, depth, lead, grad.shape[1], UNIT=block_size, CHUNK=chunk,
         ALIKE=alike and depth == 1 and offsets is None, BAGS=offsets is not None,
         FACTORS=factors is not None, ROWS=own, BLOCK=block,
         num_warps=max(1, min(4, own * block // 128)),

@@ -19,12 +19,13 @@ FLOATS = 1024  # of one program's tile
 
 @triton.jit(do_not_specialize=["count"])
 def update_kernel(
-    weight, state, second, rows, values, first, count, lr, eps, beta1, beta2,
+    weight, state, second, rows, values, first, count, lr, eps, new1, new2,
     KIND: tl.constexpr, PARTS: tl.constexpr, UNIT: tl.constexpr, ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
     """ROWS of the touched blocks; formulas in `UpdateKind`, Adam's moments in `state`, `second`.
 
+    new1, new2: 1 - beta1 and 1 - beta2, which lose digits when taken in 32 bits.
     PARTS: the gradient of touched block s is row first[s] of `values`, else row s.
     """
     s = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -49,9 +50,9 @@ def update_kernel(
         step = g / (tl.sqrt_rn(means) + eps)[:, None]
     else:
         mean = tl.load(state + at, mask=mask, other=0)
-        mean += (g - mean) * (1 - beta1)
+        mean += (g - mean) * new1
         squares = tl.load(second + at, mask=mask, other=0)
-        squares += (g * g - squares) * (1 - beta2)
+        squares += (g * g - squares) * new2
         tl.store(state + at, mean, mask=mask)
         tl.store(second + at, squares, mask=mask)
         step = mean / (tl.sqrt_rn(squares) + eps)
@@ -79,5 +80,5 @@ def updated(
     own = max(1, FLOATS // block)
     update_kernel[(triton.cdiv(len(rows), own),)](
         weight, state, second, rows, values, rows if first is None else first, len(rows), lr, eps,
-        beta1, beta2, KIND=kind, PARTS=first is not None, UNIT=unit, ROWS=own, BLOCK=block,
+        1 - beta1, 1 - beta2, KIND=kind, PARTS=first is not None, UNIT=unit, ROWS=own, BLOCK=block,
     )  # fmt: skip
