@@ -238,7 +238,7 @@ def test_inspect_and_drift_of_hashed_ids(folder, tmp_path, capsys):
     old, new, frozen = (
         SignatureTable.load(tmp_path / name) for name in ("less-s", "more-s", "frozen")
     )
-    assert "no place of a trained token moves" in " ".join(said.out.split())
+    assert "no token that had codes moves" in " ".join(said.out.split())
     back = lma("drift", tmp_path / "more-s", tmp_path / "less-s", tmp_path / "less", "--freeze",
                tmp_path / "back", capsys=capsys)  # fmt: skip
     assert "signed tokens of" in back.out  # half of the log does not hold all tokens
@@ -272,6 +272,9 @@ def test_drift_of_dictionary_ids(folder, tmp_path, capsys):
     said = lma("drift", tmp_path / "a-s", tmp_path / "a-s", tmp_path / "a", capsys=capsys)
     assert "0.0%" in said.out
     said = lma("drift", tmp_path / "a-s", tmp_path / "b-s", tmp_path / "b", capsys=capsys, status=1)
+    assert "other dictionaries" in " ".join(said.err.split())
+    said = lma("inspect", tmp_path / "a-s", tmp_path / "b", "0", "--table", "C1", capsys=capsys,
+               status=1)  # fmt: skip
     assert "other dictionaries" in " ".join(said.err.split())
     lma("signatures", tmp_path / "a", tmp_path / "l-s", "--set", "code_bits=4", capsys=capsys)
     said = lma("drift", tmp_path / "l-s", tmp_path / "l-s", tmp_path / "a", "--freeze",

@@ -112,6 +112,34 @@ def test_a_checkpoint_runs_no_code(tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("lma.signatures.checkpoint", "pickle.loads"),  # a module that one of ours imports
+        ("lma.signatures.checkpoint", "pickle"),
+        ("lma.signatures.fit", "fit_signatures"),  # ours, and no class
+        ("numpy", "ndarray.tofile"),
+    ],
+)
+def test_a_checkpoint_makes_classes_of_ours_only(tmp_path, module, name):
+    path = tmp_path / "checkpoint"
+    code = b"\x80\x04" + b"".join(
+        b"\x8c" + bytes([len(text)]) + text.encode() for text in (module, name)
+    )
+    path.write_bytes(code + b"\x93.")
+    with pytest.raises(FormatError, match="has no place"):
+        FitCheckpoint(path, "this").load()
+
+
+def test_what_a_killed_writing_left_is_swept(tmp_path):
+    checkpoint = FitCheckpoint(tmp_path / "checkpoint", "this")
+    for left in (".checkpoint-abc", ".checkpoint-xyz"):
+        (tmp_path / left).write_bytes(b"half of it")
+    (tmp_path / ".checkpoints").write_bytes(b"another's")
+    fit_signatures(log(), CONFIGS["random"], checkpoint=checkpoint)
+    assert {file.name for file in tmp_path.iterdir()} == {"checkpoint", ".checkpoints"}
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "checkpoint"
     checkpoint = FitCheckpoint(path, "this")

@@ -366,6 +366,29 @@ def test_the_same_tokens_in_another_type_merge(kind):
         assert one.merge(one.worker()).num_rows == 3
 
 
+@pytest.mark.parametrize("sample_rows", [None, 3])
+def test_rows_that_have_one_number_do_not_merge(sample_rows):
+    """Rows 0 and 1 of two builders are four rows of one log."""
+    config = SignatureConfig("rows", num_codes=4, sample_rows=sample_rows)
+    total = None if sample_rows is None else 4
+    rows = np.array([[0, 0], [1, 1]]), np.array([[2, 2], [3, 3]])
+    whole, first, second, third = (MinHashBuilder({"a": 4, "b": 4}, config) for _ in range(4))
+    whole.update(np.concatenate(rows), total_rows=total)
+    first.update(rows[0], total_rows=total)
+    second.update(rows[1], total_rows=total)
+    third.update(rows[1], first_row=2, total_rows=total)
+    with pytest.raises(ValueError, match="give every update its first_row"):
+        first.merge(second)
+    first.merge(third)
+    for name in ("a", "b"):
+        assert np.array_equal(first.minima[name], whole.minima[name])
+    with pytest.raises(ValueError, match="first_row"):
+        first.merge(second)
+    empty = MinHashBuilder({"a": 4, "b": 4}, config)
+    first.merge(empty)
+    assert first.num_rows == 4
+
+
 def test_builders_of_different_settings_do_not_merge():
     one = MinHashBuilder({"a": 5}, SignatureConfig(seed=1))
     two = MinHashBuilder({"a": 5}, SignatureConfig(seed=2))

@@ -66,7 +66,10 @@ def drift(
                 "lost their codes: their places move. Give a dataset that holds the old rows, too."
             )
         else:
-            out.print("no place of a trained token moves")
+            out.print(
+                "no token that had codes moves; one that had none, and was trained where its id "
+                "hashes to, does if it is among the new"
+            )
 
 
 def tokens_not_met(before: Any, after: Any, ids: Any) -> int:
@@ -80,9 +83,13 @@ def tokens_not_met(before: Any, after: Any, ids: Any) -> int:
 
 def check_dictionaries(old: object, new: object) -> None:
     """`ValueError` where ids of the two folders do not mean the same tokens."""
-    one, two = (getattr(t, "provenance", {}).get("dictionaries") for t in (old, new))
+    check_same_dictionaries(*(getattr(t, "provenance", {}).get("dictionaries") for t in (old, new)))
+
+
+def check_same_dictionaries(one: object, two: object) -> None:
+    """The same of what two folders say of their dictionaries; None: nothing."""
     if one is not None and two is not None and one != two:
         raise ValueError(
-            "drift: the two were fitted on datasets with other dictionaries, in which an id is "
-            "another token; prepare logs that grow with --ids hashed"
+            "the two were made with other dictionaries, in which an id is another token; prepare "
+            "logs that grow with --ids hashed"
         )

@@ -40,11 +40,13 @@ def inspect(
     """
     import torch
 
+    from lma.cli.drift import check_same_dictionaries
     from lma.cli.token_ids import ids_of_rows
     from lma.data import Dataset
     from lma.signatures import SignatureTable
 
     data, fitted = Dataset.open(dataset), SignatureTable.load(signatures)
+    check_same_dictionaries(fitted.provenance.get("dictionaries"), data.meta["encoder"])
     titles, section = data.titles(table), fitted.section(table)
     among = fitted.ids.get(table)
     if section.index != "prefix" and among is None:

@@ -38,6 +38,7 @@ class FitCheckpoint:
             "identity": self.identity,
             "fit": fit,
         }
+        self._sweep()
         with replace_file(self.path) as target, target.open("wb") as file:
             pickle.dump(content, file, protocol=5)
 
@@ -72,7 +73,13 @@ class FitCheckpoint:
 
     def remove(self) -> None:
         """Delete the file, if there is one."""
+        self._sweep()
         self.path.unlink(missing_ok=True)
+
+    def _sweep(self) -> None:
+        """Delete what a process left that was killed while it wrote: whole fits."""
+        for left in self.path.parent.glob(f".{self.path.name}-*"):
+            left.unlink(missing_ok=True)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -82,8 +89,11 @@ class _Unpickler(pickle.Unpickler):
         root = module.partition(".")[0]
         ours = module.startswith("lma.signatures.")
         plain = module == "builtins" and name in ("slice", "set")
-        if ours or plain or (root == "numpy" and name in _NUMPY):
-            return super().find_class(module, name)
+        # A dotted name would lead on, from a module of ours to one that it imports.
+        if "." not in name and (ours or plain or (root == "numpy" and name in _NUMPY)):
+            found = super().find_class(module, name)
+            if not ours or (isinstance(found, type) and found.__module__.startswith("lma.")):
+                return found
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
 
 

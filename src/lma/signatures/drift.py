@@ -104,9 +104,10 @@ def drift(
 def freeze_old(
     old: SignatureTable, new: SignatureTable, *, ids: Mapping[str, Tensor] | None = None
 ) -> SignatureTable:
-    """The codes of `old`, and those of `new` for tokens that had none: no trained place moves.
+    """The codes of `old`, and those of `new` for tokens that had none.
 
-    Tables that `new` lacks stay as they were.
+    So no token that had codes moves. One that had none was trained where its id hashes to, and
+    moves to where its codes lie. Tables that `new` lacks stay as they were.
 
     Args:
         old, new: As `drift`. Ids under prefix indexes must have kept their meaning, new tokens

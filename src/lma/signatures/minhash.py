@@ -94,6 +94,7 @@ class MinHashBuilder:
         }
         self.sampled = {name: np.zeros(len(m), np.int64) for name, m in self.minima.items()}
         self.num_rows = 0
+        self._numbered_here = False  # some rows got the numbers in which they came
         self._element = stream_seed(config.seed, STREAM_ELEMENT)
         self._salts = np.array([table_salt(name) for name in self.tables], dtype=np.uint64)
         self._told = np.array(config.told(self.tables), dtype=np.bool_)
@@ -138,6 +139,7 @@ class MinHashBuilder:
         first = self.num_rows if first_row is None else first_row
         slots = take_in(self.tokens, batch, who)
         self.num_rows += batch.num_rows
+        self._numbered_here |= first_row is None and batch.num_rows > 0
         self._make_room()
         rows = np.arange(batch.num_rows)
         if self.config.sample_rows is not None and total_rows is not None:
@@ -193,8 +195,16 @@ class MinHashBuilder:
                 self.minima[name], self.sampled[name] = minima, sampled
 
     def merge(self, other: MinHashBuilder) -> MinHashBuilder:
-        """Add what another builder saw; commutative and associative. Returns self."""
+        """Add what another builder saw; commutative and associative. Returns self.
+
+        Raises:
+            ValueError: They differ in a setting; or row numbers decide something, and rows of
+                both were numbered from 0 on for want of `first_row`.
+        """
         check_mergeable(self, other)
+        if self._numbered_here and other._numbered_here:
+            self._refuse_numbers()
+        self._numbered_here |= other._numbered_here
         for name, tokens in self.tokens.items():
             slots = tokens.merge(other.tokens[name])
             self._make_room()
@@ -224,13 +234,23 @@ class MinHashBuilder:
             over_all: over_all(array, how) changes an array in place to its "min" or "sum" over
                 all processes.
         """
-        rows = np.array([self.num_rows])
+        rows = np.array([self.num_rows, self._numbered_here])
         over_all(rows, "sum")
-        self.num_rows = int(rows[0])
+        if rows[1] > 1:
+            self._refuse_numbers()
+        self.num_rows, self._numbered_here = int(rows[0]), bool(rows[1])
         for name, tokens in self.tokens.items():
             over_all(tokens.supports, "sum")
             over_all(self.minima[name], "min")
             over_all(self.sampled[name], "sum")
+
+    def _refuse_numbers(self) -> None:
+        if self.config.similarity == "rows" or self.config.sample_rows is not None:
+            raise ValueError(
+                "MinHashBuilder: two builders numbered their rows from 0 on, so that different "
+                "rows have one number; give every update its first_row, the number of its first "
+                "row in the whole log"
+            )
 
     def stats(self) -> LogStats:
         """Support histograms of what was seen so far, for `lma.plan`."""
