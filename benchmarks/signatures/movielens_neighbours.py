@@ -9,6 +9,7 @@ first genre or more, averaged over the 500 most rated.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -19,7 +20,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 import torch
 
-from lma.signatures import ContextCodeBuilder, MinHashBuilder, SignatureConfig
+from lma.signatures import ContextCodeBuilder, MinHashBuilder, SignatureConfig, SimHashBuilder
 
 ASKED, AMONG, NEAREST = 500, 1000, 10
 
@@ -101,12 +102,21 @@ def main() -> None:
         vectors = learned.vectors("movie")[:AMONG]
         unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         report(f"context vectors {similarity}, cosine", unit @ unit.T)
-        table = learned.finish()
-        found = table.codes_of("movie", torch.arange(AMONG)).numpy()
-        report(f"learned {similarity}, 4 x 8 bits, equal codes", agreement(found))
-        decoded = learned._codebooks["movie"].decode(found)
-        unit = decoded / np.maximum(np.linalg.norm(decoded, axis=1, keepdims=True), 1e-12)
-        report(f"learned {similarity}, 4 x 8 bits, decoded cosine", unit @ unit.T)
+        for quantiser in ("product", "residual"):
+            learned.config = dataclasses.replace(config, quantiser=quantiser)
+            found = learned.finish().codes_of("movie", torch.arange(AMONG)).numpy()
+            kind = f"learned {similarity}, {quantiser} codes, 4 x 8 bits"
+            report(f"{kind}, equal codes", agreement(found))
+            decoded = learned._codebooks["movie"].decode(found)
+            unit = decoded / np.maximum(np.linalg.norm(decoded, axis=1, keepdims=True), 1e-12)
+            report(f"{kind}, decoded cosine", unit @ unit.T)
+        for codes, bits in ((8, 16), (64, 4)):
+            simhash = SimHashBuilder(
+                ["movie"], dim=vectors.shape[1], num_codes=codes, code_bits=bits
+            )
+            simhash.update("movie", np.arange(AMONG), vectors)
+            found = simhash.finish().codes_of("movie", torch.arange(AMONG)).numpy()
+            report(f"SimHash of these vectors, {codes} x {bits} bits", agreement(found))
 
 
 def svd_of_contexts(ids: np.ndarray, sizes: list[int], config: SignatureConfig) -> np.ndarray:
