@@ -59,11 +59,12 @@ class CodedForm:
 
 # Sampled negatives: codes of positives' company say what is clicked, and many codes say it better.
 # Real labels: what company says of a click has to be learned, code by code, from its rows; the
-# finest codes fit their training rows only, and frequent tokens know more than their company.
+# finest codes fit their training rows only, and frequent tokens know more than their company. With
+# sampled negatives they do not: more than one float of their own fits training rows only.
 _FINE = {(4, 8): 0.386, (2, 8): 0.378, (1, 8): 0.366, (2, 4): 0.351}
 _COARSE = {(1, 8): 0.27, (1, 6): 0.267, (1, 5): 0.266, (1, 4): 0.25}
 FORMS = {
-    "positive_context": CodedForm(_FINE, 1, 1.0, 32, 0.05, 1, 16),
+    "positive_context": CodedForm(_FINE, 1, 1.0, 32, 0.05, 1, 1),
     "labelled_context": CodedForm(_FINE, 1, 50.0, 32, 0.05, 1, 16),
     "context": CodedForm(_COARSE, 2000, 1.0, 64, 0.0, 5, 8),
 }
