@@ -61,6 +61,27 @@ def test_a_budget_for_every_token_at_full_width_buys_finer_floats() -> None:
     assert sum(rows.kept) == 1499
 
 
+@pytest.mark.parametrize(("each", "dim"), [(9.0, 16), (7.0, 12), (5.0, 8), (3.7, 6), (2.6, 4)])
+def test_rows_take_the_bytes_that_there_are_for_each_token(each: float, dim: int) -> None:
+    """A row of d 4-bit floats takes d / 2 bytes and its share of a scale."""
+    stats = stats_of(user=np.full(1000, 100), item=np.full(500, 200))
+    choice = Auto().choose(tables_of(stats), Budget(round(1500 * each)), stats)
+    assert choice.budget.precision == "int4"
+    assert choice.tables[0].embedding_dim == dim
+
+
+def test_with_sampled_negatives_tokens_get_one_float_of_their_own_at_most() -> None:
+    supports = np.concatenate([np.full(1000, 50), np.full(9000, 4)])
+    stats = stats_of(user=supports, item=supports, site=supports)
+    tables = tables_of(stats)
+    choice = Auto(similarity="positive_context").choose(tables, Budget(30_000_000), stats)
+    assert isinstance(choice.method, Lma)
+    plan = make_plan(
+        choice.budget, stats, choice.tables, choice.method, choice.signatures or SignatureConfig()
+    )
+    assert [(t.num_private, t.private_dim) for t in plan.tables] == [(10_000, 1)] * 3
+
+
 def test_tokens_that_hardly_occur_do_not_narrow_the_rows() -> None:
     stats = stats_of(user=np.concatenate([np.full(900, 200), np.ones(100)]))
     choice = Auto().choose(tables_of(stats), Budget.of("16x", None, 1000), stats)

@@ -20,6 +20,8 @@ from lma.signatures.stats import LogStats, TableStats
 
 # Rows of few-bit floats: the largest of these whose rows reach nearly every occurrence of a token.
 ROW_DIMS = (16, 8, 4, 2, 1)
+# Of a dense log also those between, so that fewer bytes are left over.
+DENSE_ROW_DIMS = (16, 12, 8, 6, 4, 2, 1)
 COVERAGE = 0.99
 # Floats of a coded vector, which its codes share equally, and what they are worth beside others:
 # narrow codebooks leave a small budget bytes to sign tokens with.
@@ -140,11 +142,17 @@ class Auto:
                 raise
         return self._rows(tables, budget, of_tables)
 
-    def rows(self, tables: Sequence[Table], budget: Budget, precision: str) -> list[Choice]:
+    def rows(
+        self,
+        tables: Sequence[Table],
+        budget: Budget,
+        precision: str,
+        dims: Sequence[int] = ROW_DIMS,
+    ) -> list[Choice]:
         """Rows of 8-bit or 4-bit floats, of every dimension that the budget holds, widest first."""
         budget = dataclasses.replace(budget, precision=precision)
         # Two 4-bit floats make a byte.
-        dims = [dim for dim in ROW_DIMS if dim * PRECISIONS[precision] % 8 == 0]
+        dims = [dim for dim in dims if dim * PRECISIONS[precision] % 8 == 0]
         return [
             Choice(
                 FrequencyCutoff(dim),
@@ -162,7 +170,7 @@ class Auto:
         widest = finest and finest[0].tables[0].embedding_dim == ROW_DIMS[0]
         if widest and _reached(finest[0], stats) == 1:
             return finest[0]
-        choices = self.rows(tables, budget, "int4")
+        choices = self.rows(tables, budget, "int4", DENSE_ROW_DIMS)
         if not choices:
             raise BudgetError(
                 f"lma: {budget.bytes} bytes hold no row for each of the {len(tables)} tables, "
