@@ -38,8 +38,8 @@ def test_many_rows_per_token_get_rows_of_their_own_in_four_bits() -> None:
     assert choice.signatures is None
     assert choice.budget.precision == "int4"
     # 4 bytes a token are 8 floats of 4 bits, less the scales: some tokens would go without.
-    assert choice.method == FrequencyCutoff(4)
-    assert {table.embedding_dim for table in choice.tables} == {4}
+    assert choice.method == FrequencyCutoff(6)
+    assert {table.embedding_dim for table in choice.tables} == {6}
 
 
 def test_a_budget_for_every_token_at_full_width_buys_finer_floats() -> None:
@@ -74,7 +74,7 @@ def test_with_sampled_negatives_tokens_get_one_float_of_their_own_at_most() -> N
     supports = np.concatenate([np.full(1000, 50), np.full(9000, 4)])
     stats = stats_of(user=supports, item=supports, site=supports)
     tables = tables_of(stats)
-    choice = Auto(similarity="positive_context").choose(tables, Budget(30_000_000), stats)
+    choice = Auto(similarity="positive_context").choose(tables, Budget(3_000_000), stats)
     assert isinstance(choice.method, Lma)
     plan = make_plan(
         choice.budget, stats, choice.tables, choice.method, choice.signatures or SignatureConfig()
