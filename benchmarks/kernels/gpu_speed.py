@@ -60,6 +60,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kernels-gpu.jsonl"))
     arguments = parser.parse_args()
+    if arguments.repeats < 2:
+        parser.error("--repeats must be 2 or more: lines give 20 % and 80 % points")
     copy = copy_rate()
     sys.stdout.write(f"{torch.cuda.get_device_name()}: copy {copy / 1e9:.0f} GB/s\n")
     settings = {

@@ -133,11 +133,13 @@ def test_a_checkpoint_makes_classes_of_ours_only(tmp_path, module, name):
 
 def test_what_a_killed_writing_left_is_swept(tmp_path):
     checkpoint = FitCheckpoint(tmp_path / "checkpoint", "this")
-    for left in (".checkpoint-abc", ".checkpoint-xyz"):
+    for left in (".checkpoint-ab_cdefg", ".checkpoint-z1234567"):
         (tmp_path / left).write_bytes(b"half of it")
-    (tmp_path / ".checkpoints").write_bytes(b"another's")
+    others = {".checkpoints", ".checkpoint-mine", ".checkpoint-b-ab_cdefg"}
+    for name in others:
+        (tmp_path / name).write_bytes(b"another's")
     fit_signatures(log(), CONFIGS["random"], checkpoint=checkpoint)
-    assert {file.name for file in tmp_path.iterdir()} == {"checkpoint", ".checkpoints"}
+    assert {file.name for file in tmp_path.iterdir()} == {"checkpoint", *others}
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import pickle
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ class FitCheckpoint:
 
     def _sweep(self) -> None:
         """Delete what a process left that was killed while it wrote: whole fits."""
-        for left in self.path.parent.glob(f".{self.path.name}-*"):
+        # Names as `replace_file` makes them, and no other's.
+        for left in self.path.parent.glob(f".{glob.escape(self.path.name)}-????????"):
             left.unlink(missing_ok=True)
 
 

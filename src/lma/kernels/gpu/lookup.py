@@ -58,9 +58,8 @@ def starts(
         programs = triton.cdiv(total // features, rows) * features
     starts_kernel[(programs,)](
         ids.contiguous(), numbers.contiguous(), layout, seeds, draws, codes,
-        fingerprints.view(torch.int64),
-        overflow_keys, out, total, features, pieces, lead, draws.shape[1],
-        len(overflow_keys).bit_length(), UNIT=unit, CHUNK=chunk, STRIDE=stride,
+        fingerprints.view(torch.int64), overflow_keys, out, total, features, pieces, lead,
+        draws.shape[1], len(overflow_keys).bit_length(), UNIT=unit, CHUNK=chunk, STRIDE=stride,
         SIGNED=known.signed, MARKED=known.marked, STRIDED=strided, ROWS=rows, CHUNKS=chunks,
     )  # fmt: skip
     return out
