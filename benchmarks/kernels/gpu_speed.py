@@ -14,7 +14,8 @@ dense gradient of the memory. And *least*, where floats that are looked up more 
 once. Their rates, by device time, are given as shares of a copy's, measured in the same run.
 Rivals: one `nn.EmbeddingBag` over all full tables (ids with their table's offset), and a bare
 `index_select` of the same blocks; not FBGEMM, whose GPU package is another. First the vectors of a
-sample of rows, and a gradient, are compared with the reference on the CPU.
+sample of rows, and a gradient, are compared with the reference on the CPU. `--table` prints the
+tables of docs/results/kernels.md from the lines that are there.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ import json
 import statistics
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -59,7 +60,12 @@ def main() -> None:
     parser.add_argument("--scale", type=int, default=1, help="cardinalities are divided by it")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/kernels-gpu.jsonl"))
+    parser.add_argument("--table", action="store_true", help="of the lines in --out, no runs")
     arguments = parser.parse_args()
+    if arguments.table:
+        lines = [json.loads(line) for line in arguments.out.read_text().splitlines()]
+        sys.stdout.write(tables(lines))
+        return
     if arguments.repeats < 2:
         parser.error("--repeats must be 2 or more: lines give 20 % and 80 % points")
     copy = copy_rate()
@@ -69,7 +75,7 @@ def main() -> None:
     }
     about = circumstances() | {
         "machine": torch.cuda.get_device_name(),
-        "triton": triton.__version__,
+        "triton": version("triton"),
         "copy_GB_per_s": copy / 1e9,
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -269,6 +275,36 @@ def check(module: EmbeddingBagCollection, ids: Tensor) -> None:
     assert weight.grad is not None
     torch.testing.assert_close(weight.grad[rows.to(GPU)].cpu(), values, rtol=1e-4, atol=1e-4)
     weight.grad = None
+
+
+def tables(lines: list[dict[str, Any]]) -> str:
+    """A table in Markdown for every dimension and popularity."""
+    whats = ("forward", "forward, backward", "training step")
+    text = []
+    for dim, popularity in dict.fromkeys((line["dim"], line["popularity"]) for line in lines):
+        text += [f"Dim {dim}, {popularity} ids:", ""]
+        text.append("| | forward | of copy | forward, backward | of copy | training step | wall |")
+        text.append("| --- " + "| ---: " * 6 + "|")
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for line in lines:
+            bare = line["method"].startswith("index_select")
+            if (line["dim"], line["popularity"]) == (dim, popularity) and not bare:
+                name = line["method"].removesuffix(" sparse + Adagrad")
+                found.setdefault(name, {})[line["what"]] = line
+        for name, own in found.items():
+            cells = []
+            for what in whats:
+                line = own.get(what, {})
+                cells.append(f"{line['device_ms']:.3f}" if line else "")
+                if what == whats[-1]:
+                    cells.append(f"{line['median_ms']:.2f}" if line else "")
+                elif "read_of_copy" in line:
+                    cells.append(f"{line['read_of_copy']:.2f}, {line['least_of_copy']:.2f}")
+                else:
+                    cells.append("")
+            text.append(f"| {name} | " + " | ".join(cells) + " |")
+        text.append("")
+    return "\n".join(text)
 
 
 if __name__ == "__main__":
