@@ -37,8 +37,7 @@ from torch.profiler import ProfilerActivity, profile
 from lma.benchmarking import circumstances
 from lma.benchmarking.criteo_shape import NUM_CODES, draw_ids, lma_collection, sizes
 from lma.benchmarking.embedding_speed import signed_share
-from lma.benchmarking.rivals import in_turn
-from lma.kernels.lookup import chunk_starts
+from lma.benchmarking.rivals import block_numbers, in_turn
 from lma.kernels.reference import lookup as reference
 from lma.kernels.reference import touched
 from lma.kernels.rule import Rule
@@ -236,19 +235,6 @@ def release() -> None:
     """Give freed memory back."""
     gc.collect()
     torch.cuda.empty_cache()
-
-
-def block_numbers(module: EmbeddingBagCollection, batches: list[Tensor]) -> list[Tensor]:
-    """The blocks that every batch's vectors consist of."""
-    allocation = module.allocation
-    rule = allocation.rule()
-    assert rule is not None
-    numbers = torch.arange(len(allocation.tables), device=GPU)
-    pieces = allocation.pieces([allocation.group(0)])
-    return [
-        chunk_starts(rule, ids.reshape(-1), numbers, allocation.block_size, pieces).reshape(-1)
-        for ids in batches
-    ]
 
 
 def check(module: EmbeddingBagCollection, ids: Tensor) -> None:

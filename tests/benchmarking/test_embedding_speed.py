@@ -10,7 +10,7 @@ import torch
 from lma.benchmarking import EmbeddingSpeed, measure, ratios
 from lma.benchmarking import embedding_speed as module
 from lma.benchmarking.criteo_shape import CARDINALITIES, draw_ids, lma_collection, sizes
-from lma.benchmarking.rivals import FullTables, bare_gather, in_turn
+from lma.benchmarking.rivals import FullTables, bare_gather, bare_moves, in_turn
 from lma.benchmarking.timing import interleaved
 
 TINY = EmbeddingSpeed(
@@ -52,11 +52,15 @@ def test_rivals_compute_the_same_thing() -> None:
     collection = lma_collection([50, 9], 8, 4, 2, "random")
     blocks = bare_gather(collection, [ids])()
     torch.testing.assert_close(blocks.view(2, 16), collection(ids).detach())
+    # Bare moves leave everything as it was.
+    before = collection.memory.weight.detach().clone()
+    bare_moves(collection, torch.ones(2, 16), [ids])()
+    assert torch.equal(collection.memory.weight, before)
 
 
 def test_batches_and_methods_take_turns() -> None:
     seen: list[str] = []
-    steps = {name: in_turn(seen.append, [name + "1", name + "2"]) for name in "ab"}  # type: ignore[arg-type, list-item]
+    steps = {name: in_turn(seen.append, [name + "1", name + "2"]) for name in "ab"}
     now = iter(range(100))
     figures = interleaved(steps, 3, warm_up=1, clock=lambda: next(now))
     assert seen == ["a2", "b2", "a1", "b1", "a2", "b2", "a1", "b1"]
@@ -69,7 +73,8 @@ def test_lines_and_ratios() -> None:
     ours = {"lma random block 1", "lma random block 2"}
     names = {(line["what"], line["method"]) for line in lines}
     assert names == {("forward", name) for name in rivals | ours} | {
-        ("training step", name) for name in {"EmbeddingBag sparse + Adagrad"} | ours
+        ("training step", name)
+        for name in {"EmbeddingBag sparse + Adagrad"} | ours | {f"bare moves {o}" for o in ours}
     }
     for line in lines:
         assert line["p20_ms"] <= line["median_ms"] <= line["p80_ms"]

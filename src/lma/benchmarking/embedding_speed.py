@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from lma.benchmarking.criteo_shape import CARDINALITIES, draw_ids, lma_collection, sizes
-from lma.benchmarking.rivals import FullTables, Step, bare_gather, fbgemm_tables, in_turn
+from lma.benchmarking.rivals import (
+    FullTables,
+    Step,
+    bare_gather,
+    bare_moves,
+    fbgemm_tables,
+    in_turn,
+)
 from lma.benchmarking.timing import interleaved
 from lma.kernels.reference import lookup as reference
 from lma.nn import EmbeddingBagCollection, FusedOptimizer
@@ -199,6 +206,7 @@ def _training_steps(
         steps[FBGEMM] = in_turn(lambda values: fbgemm(values, offsets).backward(grad), columns)
     for name, module in modules.items():
         steps[name] = in_turn(functools.partial(_fused_step, module, grad), batches)
+        steps[f"bare moves {name}"] = bare_moves(module, grad, batches)
     return steps
 
 

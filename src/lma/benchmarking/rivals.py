@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from lma.nn import EmbeddingBagCollection
 Step = Callable[[], Any]
 
 
-def in_turn(function: Callable[[Tensor], Any], batches: list[Tensor]) -> Step:
+def in_turn(function: Callable[[Any], Any], batches: Sequence[Any]) -> Step:
     """Call `function` with the next batch each time."""
     count = 0
 
@@ -61,19 +61,40 @@ def fbgemm_tables(tokens: list[int], dim: int) -> Any:
     )
 
 
-def bare_gather(module: EmbeddingBagCollection, batches: list[Tensor]) -> Step:
-    """`index_select` of the same blocks, their numbers known."""
-    memory, allocation = module.memory, module.allocation
+def block_numbers(module: EmbeddingBagCollection, batches: list[Tensor]) -> list[Tensor]:
+    """The blocks that every batch's vectors consist of, int64."""
+    allocation = module.allocation
     rule = allocation.rule()
     if rule is None:
         raise ValueError(f"{type(allocation).__name__} has no blocks to gather")
-    numbers = torch.arange(len(allocation.tables))
+    numbers = torch.arange(len(allocation.tables), device=batches[0].device)
     pieces = allocation.pieces([allocation.group(0)])
-    blocks = [
+    return [
         chunk_starts(rule, ids.reshape(-1), numbers, allocation.block_size, pieces)
         .reshape(-1)
         .long()
         for ids in batches
     ]
-    weight = memory.weight.detach()
-    return in_turn(lambda index: weight.index_select(0, index), blocks)
+
+
+def bare_gather(module: EmbeddingBagCollection, batches: list[Tensor]) -> Step:
+    """`index_select` of the same blocks, their numbers known."""
+    weight = module.memory.weight.detach()
+    return in_turn(lambda index: weight.index_select(0, index), block_numbers(module, batches))
+
+
+def bare_moves(module: EmbeddingBagCollection, grad: Tensor, batches: list[Tensor]) -> Step:
+    """What a step cannot do without, in torch's operations, the blocks' numbers known.
+
+    The gather, one pass over the vectors' gradient, and every touched block read and written once:
+    nothing hashed, nothing added up, no optimizer.
+    """
+    weight = module.memory.weight.detach()
+
+    def step(blocks: tuple[Tensor, Tensor]) -> None:
+        weight.index_select(0, blocks[0])
+        grad.sum()
+        weight.index_copy_(0, blocks[1], weight.index_select(0, blocks[1]))
+
+    numbers = block_numbers(module, batches)
+    return in_turn(step, [(blocks, torch.unique(blocks)) for blocks in numbers])
