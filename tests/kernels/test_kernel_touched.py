@@ -266,7 +266,9 @@ def test_opcheck_of_touched_ops() -> None:
     )
     settings = torch.tensor([0.1, 1e-8, 0.9, 0.99, 0], dtype=torch.float64)
     optimizer = torch.zeros_like(weight), torch.empty(0), settings
-    op_library.opcheck(graph_ops.fused_step, (weight, *optimizer, grad, *touched, 1))
+    op_library.opcheck(graph_ops.fused_step, (weight, *optimizer, grad, *touched, 1, None))
+    begun = torch.zeros((), dtype=torch.float64)
+    op_library.opcheck(graph_ops.fused_step, (weight, *optimizer, grad, *touched, 1, begun))
     # Only the schema of what returns a sparse tensor: comparing gradients is the next test's.
     schema = ["test_schema"]
     read = (ids, None, None, numbers, columns, modes, *rule, case.pieces, width)

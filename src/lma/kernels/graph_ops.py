@@ -72,9 +72,17 @@ def check_alone() -> None:
 def _fused_step(
     weight: Tensor, state: Tensor, second: Tensor, settings: Tensor, grad: Tensor, *args: Any
 ) -> None:
-    """`fused_update` as step number settings[STEPS] + 1, with Adam's rate corrected for it."""
-    *touched, kind = args
+    """`fused_update` as step number settings[STEPS] + 1, with Adam's rate corrected for it.
+
+    `begun`, the last argument: settings[STEPS] as the forward pass found it, None: not checked.
+    """
+    *touched, kind, begun = args
     check_alone()
+    if begun is not None and float(begun) != float(settings[STEPS]):
+        raise RuntimeError(
+            "FusedOptimizer: two lookups waited for their backward pass at once, and the first "
+            "may have updated the memory. Look all features up by one EmbeddingBagCollection"
+        )
     settings[STEPS] += 1
     lr, eps, first, squares, steps = settings.tolist()
     if kind == UpdateKind.ADAM:
@@ -85,7 +93,7 @@ def _fused_step(
 fused_step = define(
     "fused_step",
     "(Tensor(a!) weight, Tensor(b!) state, Tensor(c!) second, Tensor(d!) settings, Tensor grad, "
-    f"{_TOUCHED}, int kind) -> ()",
+    f"{_TOUCHED}, int kind, Tensor? begun) -> ()",
     _fused_step,
 )
 
@@ -104,8 +112,9 @@ def _lookup_sparse(weight: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
 
 def _lookup_updating(
     weight: Tensor, state: Tensor, second: Tensor, settings: Tensor, *args: Any
-) -> tuple[Tensor, Tensor]:
-    return ops.lookup(weight, *args[:-1], True)  # type: ignore[no-any-return]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Also how many steps had been made: another before this lookup's own is one too many."""
+    return *ops.lookup(weight, *args[:-1], True), settings[STEPS].clone()
 
 
 lookup_sparse = define(
@@ -114,7 +123,7 @@ lookup_sparse = define(
 lookup_updating = define(
     "lookup_updating",
     f"(Tensor weight, Tensor state, Tensor second, Tensor settings, {_LOOKUP}, int kind) "
-    "-> (Tensor, Tensor)",
+    "-> (Tensor, Tensor, Tensor)",
     _lookup_updating,
 )
 
@@ -132,15 +141,15 @@ def _lookup_sparse_fake(
 @fake(lookup_updating)  # type: ignore[untyped-decorator]
 def _lookup_updating_fake(
     weight: Tensor, state: Tensor, second: Tensor, settings: Tensor, *args: Any
-) -> tuple[Tensor, Tensor]:
-    return _lookup_sparse_fake(weight, *args[:-1])  # type: ignore[no-any-return]
+) -> tuple[Tensor, Tensor, Tensor]:
+    return *_lookup_sparse_fake(weight, *args[:-1]), settings.new_empty(())
 
 
 def _remember(ctx: Any, weight: Tensor, rest: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     """Keep what both backward passes read; `rest` are the arguments of `_LOOKUP`."""
     _, offsets, factors, numbers, columns, modes, layout = rest[:7]
     chunk, _, lead, _, _ = rest[-5:]
-    ctx.mark_non_differentiable(output[1])
+    ctx.mark_non_differentiable(*output[1:])
     ctx.chunk, ctx.lead, ctx.count = chunk, lead, len(rest)
     ctx.save_for_backward(weight, output[1], offsets, factors, numbers, columns, modes, layout)
 
@@ -169,20 +178,21 @@ def _backward_sparse(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
     return tuple(grads)
 
 
-def _remember_updating(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _remember_updating(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
     weight, *ctx.optimizer = inputs[:4]
-    ctx.kind = inputs[-1]
+    ctx.kind, ctx.begun = inputs[-1], output[2]
     _remember(ctx, weight, inputs[4:-1], output)
 
 
-def _backward_updating(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
+def _backward_updating(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
     weight, *touched = ctx.saved_tensors
     grads: list[Any] = [None] * (5 + ctx.count)
     grad = grad.contiguous()
     # Before the update: it is the gradient at the weights that the forward pass read.
     grads[6] = _factors_grad(ctx, grad, ctx.needs_input_grad[6])
     if ctx.needs_input_grad[0]:
-        fused_step(weight, *ctx.optimizer, grad, *touched, ctx.chunk, ctx.lead, ctx.kind)
+        place = ctx.chunk, ctx.lead, ctx.kind
+        fused_step(weight, *ctx.optimizer, grad, *touched, *place, ctx.begun)
     return tuple(grads)
 
 

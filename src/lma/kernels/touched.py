@@ -108,7 +108,7 @@ def lookup_touched(
         out, _ = graph_ops.lookup_sparse(weight, *arguments)
     elif isinstance(update, Traced):
         *optimizer, kind = update
-        out, _ = graph_ops.lookup_updating(weight, *optimizer, *arguments, kind)
+        out, _, _ = graph_ops.lookup_updating(weight, *optimizer, *arguments, kind)
     else:
         own = (ids, offsets, numbers, columns, modes, pieces, width)
         out = _UpdatingLookup.apply(weight, factors, rule, own, update)  # type: ignore[no-untyped-call]

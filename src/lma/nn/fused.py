@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lma.kernels import graph_ops
-from lma.kernels.graph_ops import LR, STEPS
+from lma.kernels.graph_ops import BETA_1, BETA_2, EPS, LR, STEPS
 from lma.kernels.touched import Touched, Traced
 from lma.kernels.update import UpdateKind
 from lma.nn.memory import SharedMemory
@@ -51,7 +52,8 @@ class FusedOptimizer:
 
     Args:
         memory: Whose weights are updated from now on; undone by `close`.
-        method: "sgd", "adagrad", "block_adagrad" or "adam" (moments of touched blocks only).
+        method: "sgd", "adagrad", "block_adagrad" or "adam" (moments of touched blocks only). Its
+            state is float32 for memories in 16 bits, whose weights are rounded once a step.
         lr: Learning rate; may be changed between steps.
         eps: Added to the root; 1e-10, for Adam 1e-8, unless given.
         betas: Adam's.
@@ -88,6 +90,12 @@ class FusedOptimizer:
             raise ValueError("the memory already has a FusedOptimizer: close it first")
         self.memory, self.method = memory, method
         own = _EPS.get(method, 1e-10) if eps is None else eps
+        for name, value in (
+            ("lr", lr), ("eps", own), ("initial_accumulator_value", initial_accumulator_value)
+        ):  # fmt: skip
+            _check_size(name, value)
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(f"betas must be two numbers in [0, 1), found {betas}")
         # A tensor, so that a compiled step need not be compiled again when one of them changes.
         self._settings = torch.tensor([lr, own, *betas, 0], dtype=torch.float64, device="cpu")
         self._state, self._second = self._fresh_state(initial_accumulator_value)
@@ -96,14 +104,15 @@ class FusedOptimizer:
 
     def _fresh_state(self, initial: float) -> tuple[Tensor, Tensor]:
         weight = self.memory.weight.detach()
-        none = weight.new_empty(0)
+        # 16 bits would lose small steps, and eps.
+        none = weight.new_empty(0, dtype=torch.promote_types(weight.dtype, torch.float32))
         if self.method == "sgd":
             return none, none
         if self.method == "block_adagrad":
-            return weight.new_full((len(weight),), initial), none
+            return none.new_full((len(weight),), initial), none
         if self.method == "adagrad":
-            return torch.full_like(weight, initial), none
-        return torch.zeros_like(weight), torch.zeros_like(weight)
+            return none.new_full(weight.shape, initial), none
+        return none.new_zeros(weight.shape), none.new_zeros(weight.shape)
 
     @property
     def lr(self) -> float:
@@ -112,6 +121,7 @@ class FusedOptimizer:
 
     @lr.setter
     def lr(self, value: float) -> None:
+        _check_size("lr", value)
         self._settings[LR] = value
 
     @property
@@ -127,7 +137,8 @@ class FusedOptimizer:
     def ticket(self) -> Any:
         """For one forward pass: what its backward calls.
 
-        A compiled graph gets the step as an op; nobody then watches that lookups take turns.
+        A compiled graph gets the step as an op, which notices a second lookup when it comes to
+        the second step.
         """
         if torch.compiler.is_compiling():
             kind = int(METHODS[self.method])
@@ -136,8 +147,9 @@ class FusedOptimizer:
         if self._waiting is not None and self._waiting() is not None:
             raise RuntimeError(
                 "FusedOptimizer: an earlier lookup still waits for its backward pass. Look all "
-                "features up by one EmbeddingBagCollection, evaluate under torch.no_grad(), and "
-                "do not accumulate gradients"
+                "features up by one EmbeddingBagCollection of sums and means (pooling 'max' takes "
+                "a lookup for every dimension), evaluate under torch.no_grad(), and do not "
+                "accumulate gradients"
             )
         ticket = _Ticket()
         self._waiting = weakref.ref(ticket)
@@ -152,10 +164,17 @@ class FusedOptimizer:
         return update
 
     def _step(self, weight: Tensor, grad: Tensor, touched: Touched) -> None:
+        state = self._state
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        if (state.dtype, state.device) != (wide, weight.device):
+            raise RuntimeError(
+                f"FusedOptimizer: its state is {state.dtype} on {state.device}, the memory now "
+                f"{weight.dtype} on {weight.device}: convert the memory first, then make one"
+            )
         with torch.no_grad():
             graph_ops.fused_step(
-                weight.detach(), self._state, self._second, self._settings, grad, *touched,
-                int(METHODS[self.method]),
+                weight.detach(), state, self._second, self._settings, grad, *touched,
+                int(METHODS[self.method]), None,
             )  # fmt: skip
         # A graph that still needs the weights as they were must say so instead of using these.
         torch.autograd.graph.increment_version(weight)
@@ -165,6 +184,8 @@ class FusedOptimizer:
         return {
             "method": self.method,
             "lr": self.lr,
+            "eps": float(self._settings[EPS]),
+            "betas": (float(self._settings[BETA_1]), float(self._settings[BETA_2])),
             "steps": self.steps,
             "state": self._state,
             "second": self._second,
@@ -172,15 +193,29 @@ class FusedOptimizer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """What `state_dict` gave, for the same method and memory."""
+        missing = {"method", "lr", "eps", "betas", "steps", "state", "second"} - set(state)
+        if missing:
+            raise ValueError(f"FusedOptimizer: {sorted(missing)} are missing in the state")
         if state["method"] != self.method or state["state"].shape != self._state.shape:
             raise ValueError(
                 f"FusedOptimizer: the state is of {state['method']!r} "
                 f"{list(state['state'].shape)}, here {self.method!r} {list(self._state.shape)}"
             )
-        self._settings[LR], self._settings[STEPS] = state["lr"], state["steps"]
+        numbers = [state["lr"], state["eps"], *state["betas"], state["steps"]]
+        self._settings.copy_(torch.tensor(numbers, dtype=torch.float64))
         self._state.copy_(state["state"])
         self._second.copy_(state["second"])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles of a module: no lookup of theirs waits."""
+        return {**self.__dict__, "_waiting": None}
+
     def close(self) -> None:
-        """Let the memory have gradients again."""
-        self.memory.update = None
+        """Let the memory have gradients again, unless another optimizer has it by now."""
+        if self.memory.update == self.ticket:
+            self.memory.update = None
+
+
+def _check_size(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a finite number of at least 0, found {value}")

@@ -276,7 +276,8 @@ def fused_update(
             weight, state, second, sorted_sums(grad, starts, offsets, factors, *place), *settings
         )
     else:
-        rows, values = touched_grad(grad, starts, offsets, factors, *place)
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        rows, values = touched_grad(grad.to(wide), starts, offsets, factors, *place)
         touched.apply_update(weight, state, second, rows, values, *settings)
 
 

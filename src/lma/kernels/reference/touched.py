@@ -66,13 +66,14 @@ def fused_update(
     Args:
         weight: [num_blocks, block_size], changed.
         state: Sums of squares (Adagrad: as weight; block-wise: [num_blocks]) or first moments
-            (Adam), changed; empty for SGD.
+            (Adam), float32 at least, changed; empty for SGD.
         second: Second moments (Adam), changed; else empty.
         lr: Rate of this step, corrections included.
         kind: An `UpdateKind`.
     """
+    wide = torch.promote_types(weight.dtype, torch.float32)
     blocks, g = touched_grad(
-        grad, starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
+        grad.to(wide), starts, offsets, factors, numbers, columns, modes, layout, chunk, lead,
         *weight.shape,
     )  # fmt: skip
     apply_update(weight, state, second, blocks, g, kind, lr, eps, beta1, beta2)
@@ -90,7 +91,10 @@ def apply_update(
     beta1: float,
     beta2: float,
 ) -> None:
-    """`fused_update` from touched blocks [touched] and their gradients [touched, block_size]."""
+    """`fused_update` from touched blocks [touched] and their gradients [touched, block_size].
+
+    Gradients and state are float32 at least; weights of fewer bits are rounded once.
+    """
     if kind == UpdateKind.SGD:
         step = g
     elif kind == UpdateKind.ADAGRAD:
@@ -106,4 +110,4 @@ def apply_update(
         squares = second[blocks] + (g * g - second[blocks]) * (1 - beta2)
         state[blocks], second[blocks] = first, squares
         step = first / (squares.sqrt() + eps)
-    weight[blocks] -= lr * step
+    weight[blocks] = (weight[blocks] - lr * step).to(weight.dtype)
