@@ -4,9 +4,10 @@
 
 Rivals: `torch.index_select` of the same blocks with their numbers known, `nn.EmbeddingBag` per
 full table (sparse gradients, `torch.optim.Adagrad`), and FBGEMM's table-batched embedding with
-its fused Adagrad where `fbgemm-gpu-cpu` is installed. "bare moves" is no rival but a floor: what a
-step must read and write, by torch's operations and with all blocks' numbers known. Kernel tests
-run first: no speed is reported of kernels that are wrong.
+its fused Adagrad where `fbgemm-gpu-cpu` is installed. "bare moves" is no rival: torch's own
+operations, blocks' numbers known, that gather a step's blocks, read its gradient and rewrite the
+touched blocks. A step may be faster than that. Kernel tests run first: no speed is reported of
+kernels that are wrong.
 """
 
 from __future__ import annotations

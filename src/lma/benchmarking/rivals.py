@@ -84,10 +84,12 @@ def bare_gather(module: EmbeddingBagCollection, batches: list[Tensor]) -> Step:
 
 
 def bare_moves(module: EmbeddingBagCollection, grad: Tensor, batches: list[Tensor]) -> Step:
-    """What a step cannot do without, in torch's operations, the blocks' numbers known.
+    """A step's moves in torch's operations, the blocks' numbers known: no bound, a comparison.
 
-    The gather, one pass over the vectors' gradient, and every touched block read and written once:
-    nothing hashed, nothing added up, no optimizer.
+    The gather, one pass over the vectors' gradient, and every touched block copied out and back:
+    nothing hashed, nothing added up, no optimizer and no state of one. A step may take less: a
+    token that many rows have is gathered here for each of them, and touched blocks go through a
+    temporary copy.
     """
     weight = module.memory.weight.detach()
 
