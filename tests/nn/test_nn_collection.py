@@ -307,7 +307,7 @@ IDS = torch.tensor([1, 2])
         ((IDS, torch.tensor([0, 3, 2])), ValueError, "must not descend, found 3 then 2"),
         ((IDS, torch.tensor([1, 1, 2])), ValueError, r"offsets\[0\] must be 0, found 1"),
         ((IDS, torch.tensor([0.0, 1.0, 2.0])), TypeError, "offsets must be a 1-D int32 or int64"),
-        ((IDS, torch.empty(0, dtype=torch.int64)), ValueError, "offsets must be"),
+        ((IDS, torch.empty(0, dtype=torch.int64)), ValueError, "at least one entry, the end"),
         ((IDS, torch.tensor([0])), ValueError, "must end at the number of ids, 2, found 0"),
         ((IDS.view(1, 2) + 3,), IndexError, r"id 5 of table 'b' is outside \[0, 5\)"),
         ((IDS - 2, torch.tensor([0, 1, 2])), IndexError, r"id -1 of table 'a' is outside \[0, 5\)"),

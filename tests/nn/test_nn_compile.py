@@ -2,13 +2,14 @@
 
 import os
 import shutil
+import types
 
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import lma
-from lma.allocation import Full, Hashed, Lma
+from lma.allocation import Full, Hashed, Lma, QuotientRemainder
 from signature_cases import random_signatures
 
 METHODS = {
@@ -33,7 +34,7 @@ def arguments(name: str) -> dict[str, object]:
 def same_when_compiled(
     module: torch.nn.Module, memory: lma.SharedMemory, *inputs: object, backend: str = "aot_eager"
 ) -> None:
-    """Values and the memory's gradient, compiled with no graph break and not."""
+    """Values and gradients, compiled with no graph break and not."""
     torch._dynamo.reset()
     compiled = torch.compile(module, fullgraph=True, backend=backend)
     found = []
@@ -41,8 +42,16 @@ def same_when_compiled(
         memory.weight.grad = None
         out = function(*inputs)
         out.square().sum().backward()
-        assert memory.weight.grad is not None
-        found.append((out.detach(), memory.weight.grad.to_dense()))
+        gradient = memory.weight.grad
+        assert gradient is not None
+        found.append([out.detach(), gradient.to_dense()])
+        if gradient.is_sparse:
+            found[-1].append(gradient.coalesce().indices())
+        for factors in inputs:
+            if isinstance(factors, torch.Tensor) and factors.requires_grad:
+                assert factors.grad is not None
+                found[-1].append(factors.grad)
+                factors.grad = None
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
     with torch.no_grad():
@@ -72,6 +81,168 @@ def test_single_tables(name: str) -> None:
     same_when_compiled(embedding, embedding.memory, ONE_HOT)
     bag = lma.EmbeddingBag(50, 8, mode="sum", **given)
     same_when_compiled(bag, bag.memory, ONE_HOT, None, torch.randn(3, 2))
+
+
+# --- padding ------------------------------------------------------------------------------------
+
+# With chunks and private parts, torch's own pooling, products of two rows.
+KINDS = ["lma with private tables", "full", "quotient-remainder"]
+PADDED = torch.tensor([[7, 1], [7, 7], [3, 7]])
+BEGINS = torch.tensor([0, 1, 1, 4])
+
+
+def one_table(name: str) -> dict[str, object]:
+    method = METHODS.get(name, QuotientRemainder())
+    signatures = random_signatures({"table": 20}, 4, 8)
+    given = {} if name == "full" else {"budget": 3000, "signatures": signatures}
+    return {"method": method, "init_std": 1.0, **given}
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("name", KINDS)
+def test_padding_in_bags(name: str, mode: str, sparse: bool) -> None:
+    if sparse and mode == "max":
+        return
+    bag = lma.EmbeddingBag(50, 8, mode=mode, sparse=sparse, padding_idx=7, **one_table(name))
+    if mode == "sum":
+        factors = torch.randn(6, requires_grad=True)
+        same_when_compiled(bag, bag.memory, PADDED.flatten(), BEGINS, factors)
+    else:
+        same_when_compiled(bag, bag.memory, PADDED)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_padding_and_sparse_gradients(name: str) -> None:
+    embedding = lma.Embedding(50, 8, 7, sparse=True, **one_table(name))
+    same_when_compiled(embedding, embedding.memory, PADDED)
+    same_when_compiled(embedding, embedding.memory, PADDED[:0])
+
+
+@pytest.mark.parametrize("kind", [lma.Embedding, lma.EmbeddingBag])
+def test_nothing_but_padding_lists_its_blocks(kind: type) -> None:
+    """The one batch whose touched blocks differ: shapes are fixed, so something is read."""
+    module = kind(50, 8, padding_idx=7, sparse=True, **one_table("hashed"))
+    torch._dynamo.reset()
+    out = torch.compile(module, fullgraph=True, backend="aot_eager")(torch.full((2, 3), 7))
+    out.sum().backward()
+    gradient = module.memory.weight.grad.coalesce()
+    places = module.allocation.places("table", torch.tensor([7]))
+    assert not out.any()
+    assert not gradient.values().any()
+    assert set(gradient.indices()[0].tolist()) == set((places // 4).flatten().tolist())
+
+
+@pytest.mark.parametrize("kind", [lma.Embedding, lma.EmbeddingBag])
+def test_padding_in_updates(kind: type) -> None:
+    """Adam moves every block that a gradient lists: padding lists none, compiled or not."""
+    modules = [kind(50, 8, padding_idx=7, sparse=i == 0, **one_table("hashed")) for i in range(3)]
+    for module in modules[1:]:
+        module.load_state_dict(modules[0].state_dict())
+        lma.FusedOptimizer(module.memory, "adam", lr=0.1)
+    torch._dynamo.reset()
+    compiled = torch.compile(modules[2], fullgraph=True, backend="aot_eager")
+    optimizer = torch.optim.SparseAdam(modules[0].parameters(), lr=0.1)
+    for ids in (torch.tensor([[0, 7], [1, 2]]), torch.tensor([[7, 4], [7, 7]])):
+        for function in (modules[0], modules[1], compiled):
+            function(ids).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for module in modules[1:]:
+        torch.testing.assert_close(module.memory.weight, modules[0].memory.weight)
+
+
+def test_special_floats_beside_padding() -> None:
+    bag = lma.EmbeddingBag(50, 8, mode="sum", padding_idx=7, **one_table("hashed"))
+    places = bag.allocation.places("table", torch.tensor([1, 7]))
+    with torch.no_grad():
+        bag.memory.weight.view(-1)[places] = torch.nan
+    torch._dynamo.reset()
+    out = torch.compile(bag, fullgraph=True, backend="aot_eager")(PADDED)
+    assert torch.equal(out.isnan(), bag(PADDED).isnan())
+    assert out[0].isnan().all()
+    assert not out[1].any()
+
+
+# --- collections that need several lookups ------------------------------------------------------
+
+
+def two_tables(
+    name: str, first: str, second: str, dim: int, **given: object
+) -> lma.EmbeddingBagCollection:
+    tables = [
+        lma.EmbeddingBagConfig(50, 8, "a", pooling=first),
+        lma.EmbeddingBagConfig(30, dim, "b", ("b", "c"), pooling=second),
+    ]
+    return lma.EmbeddingBagCollection(tables, **arguments(name), **given)
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "second", "dim", "sparse"),
+    [
+        ("lma with private tables", "sum", "max", 8, False),
+        ("lma with private tables", "max", "max", 4, True),
+        ("full", "mean", "max", 4, False),
+        ("full", "sum", "sum", 4, True),
+    ],
+)
+def test_mixed_collections(name: str, first: str, second: str, dim: int, sparse: bool) -> None:
+    model = two_tables(name, first, second, dim, sparse=sparse)
+    values = torch.tensor([3, 49, 0, 0, 1, 29, 29])
+    factors = [torch.randn(7, requires_grad=True)] if (first, second) == ("sum", "sum") else []
+    same_when_compiled(model, model.memory, values, torch.tensor([0, 2, 2, 4, 5, 5, 7]), *factors)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    # No entry of the first table, then none of the second.
+    for ends in ([0, 0, 0, 3, 5, 6, 7], [0, 5, 7, 7, 7, 7, 7]):
+        inputs = values % 30, torch.tensor(ends)
+        torch.testing.assert_close(compiled(*inputs), model(*inputs))
+
+
+def test_tables_of_no_tokens() -> None:
+    tables = [lma.EmbeddingBagConfig(0, 8, "a"), lma.EmbeddingBagConfig(5, 4, "b", pooling="max")]
+    model = lma.EmbeddingBagCollection(tables, method=Full(), init_std=1.0)
+    same_when_compiled(model, model.memory, torch.tensor([3, 4]), torch.tensor([0, 0, 0, 2, 2]))
+
+
+def test_keys_in_another_order() -> None:
+    keyed = types.SimpleNamespace(
+        keys=lambda: ["b", "a"],
+        values=lambda: VALUES % 30,
+        offsets=lambda: OFFSETS,
+        weights_or_none=lambda: VALUES * 0.5,
+    )
+    model = pair()
+    same_when_compiled(model, model.memory, keyed)
+
+
+def test_one_graph_unasked_and_for_other_sizes() -> None:
+    bag = lma.EmbeddingBag(50, 8, mode="max", padding_idx=7, **one_table("lma"))
+    mixed = two_tables("full", "sum", "max", 4)
+    for model in (bag, mixed):
+        torch._dynamo.reset()
+        counter = CompileCounterWithBackend("aot_eager")
+        compiled = torch.compile(model, backend=counter)
+        for rows in (2, 3, 4):
+            values = torch.arange(3 * rows)
+            inputs = (
+                (values, torch.arange(3 * rows + 1)) if model is mixed else (values.view(-1, 3),)
+            )
+            torch.testing.assert_close(compiled(*inputs), model(*inputs))
+        # For the first size, then for any.
+        assert counter.frame_count == 2
+
+
+def test_several_lookups_and_one_update_are_refused() -> None:
+    model = two_tables("lma", "sum", "max", 8)
+    lma.FusedOptimizer(model.memory, "sgd")
+    inputs = VALUES % 30, torch.tensor([0, 2, 3, 6])
+    with pytest.raises(RuntimeError, match="max beside another pooling or dimension"):
+        model(*inputs)
+    with torch.no_grad():
+        model(*inputs)
+
+
+# --- whole models, the compiler, updates ----------------------------------------------------------
 
 
 def test_a_whole_model() -> None:

@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch import library as op_library
 
 from lma.kernels import ops
-from lma.kernels.ops import BAGS, RULE, define, fake, library
+from lma.kernels.define import BAGS, RULE, define, derivative, fake, from_backward
 from lma.kernels.update import UpdateKind
 
 _TOUCHED = f"Tensor starts, {BAGS}, Tensor layout, int chunk, int lead"
@@ -50,6 +49,9 @@ def _sparse_grad_fake(grad: Tensor, starts: Tensor, *args: Any) -> Tensor:
     most = starts.shape[0] * starts.shape[1]
     blocks = grad.new_empty(most, dtype=torch.int64)
     return _as_sparse(blocks, grad.new_empty(most, args[-1]), args[-2:])
+
+
+derivative(sparse_grad, ops.not_twice)
 
 
 # --- the optimizer's step, its settings in a tensor -----------------------------------------
@@ -158,9 +160,10 @@ def _factors_grad(ctx: Any, grad: Tensor, wanted: bool) -> Tensor | None:
     weight, starts, offsets, factors, numbers, columns, _, layout = ctx.saved_tensors
     if factors is None or not wanted:
         return None
-    own = ops.factors_grad(
-        weight, grad, starts, offsets, numbers, columns, layout, ctx.chunk, ctx.lead
-    )
+    own = from_backward(
+        ops.factors_grad, weight, grad, starts, offsets, numbers, columns, layout, ctx.chunk,
+        ctx.lead,
+    )  # fmt: skip
     return own.to(factors.dtype)  # type: ignore[no-any-return]
 
 
@@ -173,7 +176,7 @@ def _backward_sparse(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
     grads: list[Any] = [None] * (1 + ctx.count)
     grad = grad.contiguous()
     if ctx.needs_input_grad[0]:
-        grads[0] = sparse_grad(grad, *touched, ctx.chunk, ctx.lead, *weight.shape)
+        grads[0] = from_backward(sparse_grad, grad, *touched, ctx.chunk, ctx.lead, *weight.shape)
     grads[3] = _factors_grad(ctx, grad, ctx.needs_input_grad[3])
     return tuple(grads)
 
@@ -196,9 +199,5 @@ def _backward_updating(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
     return tuple(grads)
 
 
-op_library.register_autograd(
-    lookup_sparse.name(), _backward_sparse, setup_context=_remember_sparse, lib=library
-)
-op_library.register_autograd(
-    lookup_updating.name(), _backward_updating, setup_context=_remember_updating, lib=library
-)
+derivative(lookup_sparse, _backward_sparse, _remember_sparse)
+derivative(lookup_updating, _backward_updating, _remember_updating)

@@ -1,13 +1,35 @@
-"""The public functions of the kernels: arguments are checked here, once, and nowhere below."""
+"""The kernels' doors for `lma.allocation` and `lma.nn`, not for users of the package.
+
+What tensors *are* is checked here, once, and nowhere below: dtypes, dimensions, devices, lengths.
+What they *hold* is trusted, because looking costs as much as a small lookup and makes a GPU wait.
+The callers have checked it: ids by `ops.accept_ids`, offsets by `ops.accept_offsets`; numbers,
+columns, modes, pieces and the rule are the allocation's own. Kernels read and write raw memory,
+so a wrong id of a table without hashes, offset or number ends in garbage or a crash.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lma.kernels import ops
-from lma.kernels.reference.quantised import Quantised
+from lma.kernels.reference import lookup as reference
+from lma.kernels.reference.quantised import Quantised, num_groups
 from lma.kernels.rule import Rule
+
+_TOKENS = (("ids", torch.int64, 1), ("numbers", torch.int64, 1))
+_FEATURES = (("columns", torch.int64, 1), ("modes", torch.int64, 1))
+_RULE = (
+    ("layout", torch.int64, 2),
+    ("seeds", torch.int64, 1),
+    ("draws", torch.uint8, 2),
+    ("codes", torch.uint8, 1),
+    ("fingerprints", torch.int16, 2),
+    ("overflow_keys", torch.int64, 1),
+)
+_STARTS, _LOOKUP = (*_TOKENS, *_RULE), (*_TOKENS, *_FEATURES, *_RULE)
+_OFFSETS = (("offsets", torch.int64, 1),)
 
 
 def chunk_starts(rule: Rule, ids: Tensor, numbers: Tensor, unit: int, pieces: int) -> Tensor:
@@ -16,17 +38,19 @@ def chunk_starts(rule: Rule, ids: Tensor, numbers: Tensor, unit: int, pieces: in
     Args:
         rule: Where vectors lie.
         ids: Token ids, int64 [entries], accepted by their tables.
-        numbers: Their tables, int64 [features]; entry e is of table numbers[e % features].
+        numbers: Their tables, int64 [features], trusted; entry e is of table
+            numbers[e % features].
         unit: Floats of one row of the memory.
-        pieces: `rule.pieces` of the largest of these tables.
+        pieces: `rule.pieces` of the largest of these tables, trusted.
 
     Returns:
         int32 [entries, pieces]: the private part's where the rule has such, then the chunks';
         -1 where a table has fewer.
     """
-    _check_ids(ids, numbers)
-    if len(numbers) and len(ids) % len(numbers):
-        raise ValueError(f"{len(ids)} ids are no multiple of {len(numbers)} features")
+    _check_tensors(_STARTS, (ids, numbers, *rule[:6]), ids.device)
+    entries, features = ids.numel(), numbers.numel()
+    if entries and (not features or entries % features):
+        raise ValueError(f"{entries} ids are no multiple of {features} features")
     return ops.starts(ids, numbers, *rule[:6], unit, rule.chunk, rule.stride, rule.lead, pieces)  # type: ignore[no-any-return]
 
 
@@ -44,30 +68,38 @@ def lookup(
 ) -> Tensor:
     """Pooled vectors of all features in one call, differentiable in float weights and `factors`.
 
+    As often as asked; forward-mode tangents are carried by the plain torch of `reference`.
+
     out[r, columns[f] + i] = sum over the entries e of feature f's bag in row r of
     factors[e] * vector(e)[i], divided by the bag's length where modes[f] is 1. An empty bag gives
     zeros. Sums are taken in float32 at least; the result has the dtype of `weight`, float32 if that
     is int8.
 
     Args:
-        weight: The memory, [num_blocks, block_size]: floats, or int8 with its scales.
+        weight: The memory that `rule` was made for, [num_blocks, block_size]: floats, or int8
+            with its scales.
         rule: Where vectors lie.
         ids: Token ids accepted by their tables, int64 [entries].
-        numbers: Table of every feature, int64 [features].
-        columns: First output column of every feature, and the end: int64 [features + 1].
+        numbers: Table of every feature, int64 [features], trusted.
+        columns: First output column of every feature, trusted, and the end: int64 [features + 1].
         modes: 0 sum, 1 mean: int64 [features].
-        pieces: `rule.pieces` of the largest of these tables.
+        pieces: `rule.pieces` of the largest of these tables, trusted.
         width: `columns[-1]`.
-        offsets: Checked offsets, int64 [features * batch + 1], feature after feature; None: one
+        offsets: Accepted offsets, int64 [features * batch + 1], feature after feature; None: one
             entry per feature and row, row after row.
         factors: Per-entry factors [entries]; only with sums.
 
     Returns:
         [batch, width].
+
+    Raises:
+        TypeError, ValueError: A tensor of another dtype, shape or device. On the CPU, outside
+            compiled graphs, also another `width`, and factors with means.
     """
-    check_lookup(weight, ids, numbers, offsets, factors)
+    check_lookup(weight, rule, ids, numbers, columns, modes, width, offsets, factors)
+    tangent = has_tangent(weight, factors)
     if isinstance(weight, Quantised):
-        if factors is not None and factors.requires_grad and torch.is_grad_enabled():
+        if tangent or (factors is not None and factors.requires_grad and torch.is_grad_enabled()):
             raise RuntimeError(
                 "lookup: factors of an int8 memory have no gradient: use torch.no_grad(), or the "
                 "memory in floats"
@@ -78,46 +110,112 @@ def lookup(
     keep = torch.is_grad_enabled() and (
         weight.requires_grad or (factors is not None and factors.requires_grad)
     )
-    out, _ = ops.lookup(
+    function = reference.lookup if tangent else ops.lookup
+    out, _ = function(
         weight, ids, offsets, factors, numbers, columns, modes, *rule, pieces, width, keep
     )
-    return out  # type: ignore[no-any-return]
+    return out
+
+
+def has_tangent(weight: Tensor | Quantised, factors: Tensor | None) -> bool:
+    """Whether forward-mode differentiation goes through one of these."""
+    return (not isinstance(weight, Quantised) and _is_dual(weight)) or (
+        factors is not None and _is_dual(factors)
+    )
+
+
+def _is_dual(tensor: Tensor) -> bool:
+    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def check_lookup(
     weight: Tensor | Quantised,
+    rule: Rule,
     ids: Tensor,
     numbers: Tensor,
+    columns: Tensor,
+    modes: Tensor,
+    width: int,
     offsets: Tensor | None,
     factors: Tensor | None,
 ) -> None:
-    """The checks of `lookup`'s arguments against one another."""
-    _check_ids(ids, numbers)
-    if not isinstance(weight, Quantised) and not weight.is_floating_point():
-        raise TypeError(
-            f"weights must be floats, found {weight.dtype}; int8 comes with scales, as Quantised"
-        )
-    for name, tensor in (("weights", weight), ("offsets", offsets), ("factors", factors)):
-        # Kernels read raw memory: nothing from another device may get that far.
-        if tensor is not None and tensor.device != ids.device:
-            raise ValueError(
-                f"{name} are on {tensor.device}, ids on {ids.device}: move one of them"
-            )
-    if not len(numbers):
+    """The checks of `lookup`'s arguments, alone and against one another."""
+    device = ids.device
+    _check_tensors(_LOOKUP, (ids, numbers, columns, modes, *rule[:6]), device)
+    if offsets is not None:
+        _check_tensors(_OFFSETS, (offsets,), device)
+    _check_weight(weight, device)
+    # Several times as fast as `len`.
+    features, ends, kinds = numbers.numel(), columns.numel(), modes.numel()
+    if not features:
         raise ValueError("lookup: at least one feature is needed")
-    units = len(ids) if offsets is None else len(offsets) - 1
-    if units % len(numbers):
-        raise ValueError(f"lookup: {units} bags are no multiple of {len(numbers)} features")
-    if factors is not None and factors.shape != ids.shape:
-        raise ValueError(f"lookup: factors must be {list(ids.shape)}, found {list(factors.shape)}")
-    if factors is not None and not factors.is_floating_point():
-        raise TypeError(f"lookup: factors must be floats, found {factors.dtype}")
+    if ends != features + 1 or kinds != features:
+        raise ValueError(
+            f"lookup: {features} features have {features + 1} columns and {features} modes, found "
+            f"{ends} and {kinds}"
+        )
+    bags = ids.numel() if offsets is None else offsets.numel() - 1
+    if bags < 0 or bags % features:
+        raise ValueError(f"lookup: {bags} bags are no multiple of {features} features")
+    if factors is not None:
+        _check_factors(factors, ids)
+    # Elsewhere a look at them waits for a GPU, or breaks a graph.
+    if ids.is_cpu and not torch.compiler.is_compiling():
+        # An index or `item` takes ten times as long.
+        *_, end = columns.tolist()
+        if end != width:
+            raise ValueError(f"lookup: columns end at {end}, width is {width}")
+        if factors is not None and int(modes.max()):
+            raise ValueError("lookup: factors need sums, found a mean among the modes")
 
 
-def _check_ids(ids: Tensor, numbers: Tensor) -> None:
-    for name, tensor in (("ids", ids), ("numbers", numbers)):
-        if tensor.dtype != torch.int64 or tensor.dim() != 1:
+def _check_tensors(
+    expected: tuple[tuple[str, torch.dtype, int], ...],
+    tensors: tuple[Tensor, ...],
+    device: torch.device,
+) -> None:
+    """Whether tensors have the expected dtypes and numbers of dimensions, and are on `device`."""
+    for (name, dtype, dims), tensor in zip(expected, tensors, strict=True):
+        if tensor.dtype != dtype or tensor.ndim != dims or tensor.device != device:
+            raise _unlike(name, tensor, dtype, dims, device)
+
+
+def _check_weight(weight: Tensor | Quantised, device: torch.device) -> None:
+    if not isinstance(weight, Quantised):
+        if not weight.is_floating_point() or weight.ndim != 2:
             raise TypeError(
-                f"{name} must be int64 with one dimension, found {tensor.dtype} "
-                f"{list(tensor.shape)}"
+                f"weights must be floats [num_blocks, block_size], found {weight.dtype} "
+                f"{list(weight.shape)}; int8 comes with scales, as Quantised"
             )
+        if weight.device != device:
+            raise _elsewhere("weights", weight, device)
+        return
+    values, scales = weight
+    if values.dtype not in (torch.int8, torch.uint8) or values.ndim != 2 or values.device != device:
+        raise _unlike("weights", values, torch.int8, 2, device)
+    groups = num_groups(*weight.shape)
+    if scales.dtype != torch.float16 or scales.shape != (groups,) or scales.device != device:
+        raise _unlike(f"scales of {groups} groups", scales, torch.float16, 1, device)
+
+
+def _check_factors(factors: Tensor, ids: Tensor) -> None:
+    if factors.shape != ids.shape:
+        raise ValueError(f"lookup: factors must be {list(ids.shape)}, found {list(factors.shape)}")
+    if not factors.is_floating_point():
+        raise TypeError(f"lookup: factors must be floats, found {factors.dtype}")
+    if factors.device != ids.device:
+        raise _elsewhere("factors", factors, ids.device)
+
+
+def _elsewhere(name: str, tensor: Tensor, device: torch.device) -> ValueError:
+    return ValueError(f"{name} are on {tensor.device}, ids on {device}: move one of them")
+
+
+def _unlike(
+    name: str, tensor: Tensor, dtype: torch.dtype, dims: int, device: torch.device
+) -> TypeError | ValueError:
+    """The error for a tensor of another dtype, of other dimensions or on another device."""
+    if tensor.device != device:
+        return _elsewhere(name, tensor, device)
+    wanted = f"{str(dtype).removeprefix('torch.')} with {dims} dimension{'s' * (dims > 1)}"
+    return TypeError(f"{name} must be {wanted}, found {tensor.dtype} {list(tensor.shape)}")

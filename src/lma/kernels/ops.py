@@ -8,61 +8,24 @@ device and is what exporters see; on the CPU it is Numba (`kernels.cpu`) and on 
 
 from __future__ import annotations
 
-import importlib.util
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch import library as op_library
 
+from lma.kernels.define import (
+    BAGS,
+    RULE,
+    define,
+    derivative,
+    fake,
+    from_backward,
+    gpu_kernel,
+    kernel,
+)
 from lma.kernels.reference import inputs, quantised, touched
 from lma.kernels.reference import lookup as reference
-
-RULE = (
-    "Tensor layout, Tensor seeds, Tensor draws, Tensor codes, Tensor fingerprints, "
-    "Tensor overflow_keys"
-)
-BAGS = "Tensor? offsets, Tensor? factors, Tensor numbers, Tensor columns, Tensor modes"
-
-
-# Ops defined one level below PyTorch's `custom_op`, whose checks at every call cost more than
-# the small kernels; `opcheck` makes them once, in the tests.
-library: Any = op_library.Library("lma", "DEF")  # type: ignore[no-untyped-call]
-
-
-def define(name: str, schema: str, default: Any) -> Any:
-    """The op `lma::name`, with the implementation that serves where no other does."""
-    library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
-    library.impl(name, default, "CompositeExplicitAutograd")
-    return getattr(torch.ops.lma, name).default
-
-
-def _kernel(op: Any, device: str) -> Any:
-    return op_library.impl(op.name(), device, lib=library)
-
-
-def fake(op: Any) -> Any:
-    """Decorator: the function that says an op's shapes."""
-    return op_library.register_fake(op.name(), lib=library)
-
-
-def gpu(function: Any, module: str = "lookup") -> Any:
-    """The Triton twin of a reference function; itself where this system has no Triton."""
-    if importlib.util.find_spec("triton") is None:
-        return function
-    return getattr(importlib.import_module(f"lma.kernels.gpu.{module}"), function.__name__)
-
-
-def _gpu_kernel(op: Any, function: Any, module: str = "lookup") -> None:
-    """Register the Triton twin of a reference function as an op's implementation on GPUs."""
-
-    def run(*args: Any) -> Any:
-        # Triton launches on the current device, which need not be the tensors'.
-        with torch.cuda.device(next(a.device for a in args if isinstance(a, Tensor))):
-            return gpu(function, module)(*args)
-
-    library.impl(op.name(), run, "CUDA")
-
 
 # --- inputs -------------------------------------------------------------------------------
 
@@ -73,7 +36,7 @@ accept_ids = define(
 )
 
 
-@_kernel(accept_ids, "cpu")  # type: ignore[untyped-decorator]
+@kernel(accept_ids, "cpu")  # type: ignore[untyped-decorator]
 def _accept_ids_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import accept as cpu
 
@@ -107,7 +70,7 @@ starts = define(
 )
 
 
-@_kernel(starts, "cpu")  # type: ignore[untyped-decorator]
+@kernel(starts, "cpu")  # type: ignore[untyped-decorator]
 def _starts_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import lookup as cpu
 
@@ -129,7 +92,7 @@ lookup = define(
 )
 
 
-@_kernel(lookup, "cpu")  # type: ignore[untyped-decorator]
+@kernel(lookup, "cpu")  # type: ignore[untyped-decorator]
 def _lookup_cpu(*args: Any) -> tuple[Tensor, Tensor]:
     from lma.kernels.cpu import lookup as cpu
 
@@ -146,35 +109,47 @@ def _lookup_fake(
     return weight.new_empty(slots // numbers.shape[0], width), kept
 
 
-def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    weight, _, offsets, factors, numbers, columns, modes, layout = inputs[:8]
-    chunk, _, lead, _, _, keep = inputs[-6:]
-    _, starts = output
-    ctx.mark_non_differentiable(starts)
-    ctx.shape, ctx.chunk, ctx.lead, ctx.keep = weight.shape, chunk, lead, keep
-    # The weights are only needed for the gradient of factors, and would be kept alive.
-    own = weight if factors is not None else None
-    ctx.save_for_backward(own, starts, offsets, factors, numbers, columns, modes, layout)
+def _remember(ctx: Any, dense: Tensor, pooled: tuple[Any, ...], count: int) -> None:
+    """Keep what a backward pass reads: `pooled` are the arguments from starts to lead."""
+    *tensors, ctx.chunk, ctx.lead = pooled
+    # What is pooled is only needed for the gradient of factors, and would be kept alive.
+    own = dense if tensors[2] is not None else None
+    ctx.save_for_backward(own, *tensors)
+    ctx.shape, ctx.count = dense.shape, count
+
+
+def _remember_lookup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    chunk, _, lead, _, _, ctx.keep = inputs[-6:]
+    ctx.mark_non_differentiable(output[1])
+    _remember(ctx, inputs[0], (output[1], *inputs[2:8], chunk, lead), len(inputs))
+
+
+def _pooled_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    """Gradients of the weights, the first argument, and of the factors, the fourth."""
+    weight, *tensors = ctx.saved_tensors
+    grads: list[Any] = [None] * ctx.count
+    if ctx.needs_input_grad[0]:
+        grads[0] = from_backward(lookup_grad, grad, *tensors, ctx.chunk, ctx.lead, *ctx.shape)
+    if ctx.needs_input_grad[3]:
+        grads[3] = _factors_grad(ctx, weight, grad, tensors)
+    return tuple(grads)
+
+
+def _factors_grad(ctx: Any, weight: Tensor, grad: Tensor, tensors: list[Any]) -> Tensor:
+    starts, offsets, factors, numbers, columns, _, layout = tensors
+    own = from_backward(
+        factors_grad, weight, grad, starts, offsets, numbers, columns, layout, ctx.chunk, ctx.lead
+    )
+    return own.to(factors.dtype)  # type: ignore[no-any-return]
 
 
 def _lookup_backward(ctx: Any, grad: Tensor, _: Any) -> tuple[Any, ...]:
     if not ctx.keep:
         raise RuntimeError("lma::lookup: a backward pass needs keep=True in the forward")
-    weight, starts, offsets, factors, numbers, columns, modes, layout = ctx.saved_tensors
-    grads: list[Any] = [None] * 19
-    if ctx.needs_input_grad[0]:
-        grads[0] = lookup_grad(
-            grad, starts, offsets, factors, numbers, columns, modes, layout, ctx.chunk, ctx.lead,
-            *ctx.shape,
-        )  # fmt: skip
-    if factors is not None and ctx.needs_input_grad[3]:
-        grads[3] = factors_grad(
-            weight, grad, starts, offsets, numbers, columns, layout, ctx.chunk, ctx.lead
-        ).to(factors.dtype)
-    return tuple(grads)
+    return _pooled_backward(ctx, grad)
 
 
-op_library.register_autograd(lookup.name(), _lookup_backward, setup_context=_remember, lib=library)
+derivative(lookup, _lookup_backward, _remember_lookup)
 
 
 # --- lookup in an int8 memory, for inference ------------------------------------------------
@@ -187,7 +162,7 @@ lookup_quantised = define(
 )
 
 
-@_kernel(lookup_quantised, "cpu")  # type: ignore[untyped-decorator]
+@kernel(lookup_quantised, "cpu")  # type: ignore[untyped-decorator]
 def _lookup_quantised_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import quantised as cpu
 
@@ -203,6 +178,31 @@ def _lookup_quantised_fake(
     return scales.new_empty(slots // numbers.shape[0], args[-1], dtype=torch.float32)
 
 
+# --- lookup by starts: the gradient of gradients ---------------------------------------------
+
+pool_starts = define(
+    "pool_starts",
+    f"(Tensor weight, Tensor starts, {BAGS}, Tensor layout, int chunk, int lead, int width) "
+    "-> Tensor",
+    reference.pool_starts,
+)
+
+
+@fake(pool_starts)  # type: ignore[untyped-decorator]
+def _pool_starts_fake(
+    weight: Tensor, starts: Tensor, offsets: Tensor | None, _: Any, numbers: Tensor, *args: Any
+) -> Tensor:
+    slots = starts.shape[0] if offsets is None else offsets.shape[0] - 1
+    return weight.new_empty(slots // numbers.shape[0], args[-1])
+
+
+def _remember_pooled(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    _remember(ctx, inputs[0], inputs[1:10], len(inputs))
+
+
+derivative(pool_starts, _pooled_backward, _remember_pooled)
+
+
 # --- the dense gradient of the memory -----------------------------------------------------
 
 lookup_grad = define(
@@ -213,7 +213,7 @@ lookup_grad = define(
 )
 
 
-@_kernel(lookup_grad, "cpu")  # type: ignore[untyped-decorator]
+@kernel(lookup_grad, "cpu")  # type: ignore[untyped-decorator]
 def _lookup_grad_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import lookup as cpu
 
@@ -223,6 +223,20 @@ def _lookup_grad_cpu(*args: Any) -> Tensor:
 @fake(lookup_grad)  # type: ignore[untyped-decorator]
 def _lookup_grad_fake(grad: Tensor, *args: Any) -> Tensor:
     return grad.new_empty(args[-2], args[-1])
+
+
+def _lookup_grad_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    """Linear in the gradient of the output and in the factors, as the lookup is in its weights."""
+    pooled, *tensors = ctx.saved_tensors
+    grads: list[Any] = [None] * ctx.count
+    if ctx.needs_input_grad[0]:
+        grads[0] = pool_starts(grad, *tensors, ctx.chunk, ctx.lead, ctx.shape[1])
+    if ctx.needs_input_grad[3]:
+        grads[3] = _factors_grad(ctx, grad, pooled, tensors)
+    return tuple(grads)
+
+
+derivative(lookup_grad, _lookup_grad_backward, _remember_pooled)
 
 
 # --- the gradient of per-entry factors ----------------------------------------------------
@@ -235,7 +249,7 @@ factors_grad = define(
 )
 
 
-@_kernel(factors_grad, "cpu")  # type: ignore[untyped-decorator]
+@kernel(factors_grad, "cpu")  # type: ignore[untyped-decorator]
 def _factors_grad_cpu(*args: Any) -> Tensor:
     from lma.kernels.cpu import lookup as cpu
 
@@ -245,6 +259,27 @@ def _factors_grad_cpu(*args: Any) -> Tensor:
 @fake(factors_grad)  # type: ignore[untyped-decorator]
 def _factors_grad_fake(weight: Tensor, grad: Tensor, starts: Tensor, *args: Any) -> Tensor:
     return weight.new_empty(starts.shape[0])
+
+
+def _remember_factors_grad(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.chunk, ctx.lead = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _factors_grad_backward(ctx: Any, own: Tensor) -> tuple[Any, ...]:
+    """Linear in weights and gradient: what comes back takes the place of the factors."""
+    weight, grad, starts, offsets, numbers, columns, layout = ctx.saved_tensors
+    sums = torch.zeros_like(numbers)
+    pooled = (starts, offsets, own, numbers, columns, sums, layout, ctx.chunk, ctx.lead)
+    grads: list[Any] = [None] * 9
+    if ctx.needs_input_grad[0]:
+        grads[0] = lookup_grad(grad, *pooled, *weight.shape)
+    if ctx.needs_input_grad[1]:
+        grads[1] = pool_starts(weight, *pooled, grad.shape[1])
+    return tuple(grads)
+
+
+derivative(factors_grad, _factors_grad_backward, _remember_factors_grad)
 
 
 # --- gradients of touched blocks, and updates by them ---------------------------------------
@@ -257,7 +292,7 @@ touched_grad = define(
 )
 
 
-@_kernel(touched_grad, "cpu")  # type: ignore[untyped-decorator]
+@kernel(touched_grad, "cpu")  # type: ignore[untyped-decorator]
 def _touched_grad_cpu(*args: Any) -> tuple[Tensor, Tensor]:
     from lma.kernels.cpu import touched as cpu
 
@@ -270,6 +305,17 @@ def _touched_grad_fake(grad: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
     return grad.new_empty(count, dtype=torch.int64), grad.new_empty(count, args[-1])
 
 
+def not_twice(*_: Any) -> None:
+    """The backward pass of a gradient of touched blocks."""
+    raise RuntimeError(
+        "lma: the gradient of touched blocks is not differentiable again: use the memory's dense "
+        "gradient (sparse=False, no FusedOptimizer)"
+    )
+
+
+derivative(touched_grad, not_twice)
+
+
 # It changes its first three arguments; autograd learns that from its caller (`increment_version`).
 fused_update = define(
     "fused_update",
@@ -280,7 +326,7 @@ fused_update = define(
 )
 
 
-@_kernel(fused_update, "cpu")  # type: ignore[untyped-decorator]
+@kernel(fused_update, "cpu")  # type: ignore[untyped-decorator]
 def _fused_update_cpu(*args: Any) -> None:
     from lma.kernels.cpu import touched as cpu
 
@@ -292,7 +338,7 @@ def _fused_update_fake(*args: Any) -> None:
     return None
 
 
-_gpu_kernel(accept_ids, inputs.accept_ids, "accept")
+gpu_kernel(accept_ids, inputs.accept_ids, "accept")
 for op, function in (
     (starts, reference.starts),
     (lookup, reference.lookup),
@@ -302,4 +348,4 @@ for op, function in (
     (touched_grad, touched.touched_grad),
     (fused_update, touched.fused_update),
 ):
-    _gpu_kernel(op, function)
+    gpu_kernel(op, function)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lma.kernels import graph_ops, ops
-from lma.kernels.lookup import check_lookup
+from lma.kernels.define import from_backward
+from lma.kernels.lookup import check_lookup, has_tangent
 from lma.kernels.rule import Rule
 
 
@@ -68,9 +69,10 @@ class _UpdatingLookup(torch.autograd.Function):
         grad = grad.contiguous()
         own = None
         if factors is not None and ctx.needs_input_grad[1]:
-            own = ops.factors_grad(
-                weight, grad, starts, offsets, numbers, columns, layout, ctx.chunk, ctx.lead
-            ).to(factors.dtype)
+            own = from_backward(
+                ops.factors_grad, weight, grad, starts, offsets, numbers, columns, layout,
+                ctx.chunk, ctx.lead,
+            ).to(factors.dtype)  # fmt: skip
         if ctx.needs_input_grad[0]:
             ctx.update(weight, grad, touched)
         return None, own, None, None, None
@@ -90,7 +92,7 @@ def lookup_touched(
     *,
     update: Update | Traced | None = None,
 ) -> Tensor:
-    """`lma.kernels.lookup.lookup`, differentiated block by block.
+    """`lma.kernels.lookup.lookup`, differentiated block by block, once and in reverse mode only.
 
     Args:
         weight, rule, ids, numbers, columns, modes, pieces, width, offsets, factors: As there.
@@ -102,7 +104,12 @@ def lookup_touched(
     Returns:
         [batch, width].
     """
-    check_lookup(weight, ids, numbers, offsets, factors)
+    check_lookup(weight, rule, ids, numbers, columns, modes, width, offsets, factors)
+    if has_tangent(weight, factors):
+        raise RuntimeError(
+            "lookup_touched: gradients of touched blocks have no forward mode: use the memory's "
+            "dense gradient (sparse=False, no FusedOptimizer)"
+        )
     arguments = (ids, offsets, factors, numbers, columns, modes, *rule, pieces, width)
     if update is None:
         out, _ = graph_ops.lookup_sparse(weight, *arguments)

@@ -14,7 +14,7 @@ from lma.allocation import Table
 from lma.allocation.base import Allocation
 from lma.buffers import FixedBuffers
 from lma.kernels.rule import Rule
-from lma.nn.bags import check_weights, checked_offsets
+from lma.nn.bags import check_tensor, check_weights, checked_offsets, set_aside
 from lma.nn.embedding import MODES, pooled
 from lma.nn.memory import MemoryReport, SharedMemory
 
@@ -101,12 +101,20 @@ class EmbeddingBagCollection(FixedBuffers):
         self.register_buffer("_numbers", torch.tensor(numbers), persistent=False)
         keys = [(allocation.group(n), mode) for n, mode in zip(numbers, modes, strict=True)]
         # Features looked up by one call: those of equal dimension, parts and pooling.
+        distinct = list(dict.fromkeys(keys))
         self._groups = [
-            (*key, [i for i, other in enumerate(keys) if other == key])
-            for key in dict.fromkeys(keys)
+            (*key, [i for i, other in enumerate(keys) if other == key]) for key in distinct
         ]
         for i, (_, _, members) in enumerate(self._groups):
             self.register_buffer(f"_members_{i}", torch.tensor(members), persistent=False)
+        # For compiled graphs: every feature's group, and of every group a table that has an id 0.
+        owners = [distinct.index(key) for key in keys]
+        self.register_buffer("_owners", torch.tensor(owners), persistent=False)
+        filled = [n for n in numbers if allocation.tables[n].num_embeddings != 0]
+        self._spares = [
+            next((numbers[m] for m in members if numbers[m] in filled), None)
+            for *_, members in self._groups
+        ]
         # For the one fused lookup of all groups: where each feature's columns begin, how it pools.
         ends = list(itertools.accumulate(self.embedding_dims, initial=0))
         self._width = ends[-1]
@@ -115,6 +123,7 @@ class EmbeddingBagCollection(FixedBuffers):
         self.register_buffer("_means", torch.tensor(means), persistent=False)
 
     _numbers: Tensor
+    _owners: Tensor
     _columns: Tensor
     _means: Tensor
 
@@ -189,11 +198,11 @@ class EmbeddingBagCollection(FixedBuffers):
         if values.dim() != 1:
             raise ValueError(f"values must be [total] with offsets, found {list(values.shape)}")
         features = len(self.features)
-        if (len(offsets) - 1) % features:
-            raise ValueError(
-                f"offsets must be [{features} features * batch + 1], found {len(offsets)} entries"
-            )
         bounds = checked_offsets(offsets, values, include_last=True)
+        if (len(bounds) - 1) % features:
+            raise ValueError(
+                f"offsets must be [{features} features * batch + 1], found {len(bounds)} entries"
+            )
         batch = (len(bounds) - 1) // features
         lengths = bounds.diff().view(features, batch)
         ends = bounds[::batch] if batch else bounds.expand(features + 1)
@@ -205,19 +214,29 @@ class EmbeddingBagCollection(FixedBuffers):
             group, mode, _ = self._groups[0]
             out = pooled(self.memory, ids, entry_numbers, group, bounds, mode, weights)
             return out.view(features, batch, out.shape[1]).transpose(0, 1).flatten(1)
+        if self.memory.update is not None and torch.is_grad_enabled():
+            raise RuntimeError(
+                "FusedOptimizer: max beside another pooling or dimension takes several lookups, "
+                "and only one may wait for its backward pass: use the memory's dense gradient"
+            )
         pieces: list[Tensor] = [ids] * features
-        starts = ends.tolist()
+        starts = None if torch.compiler.is_compiling() else ends.tolist()
         for i, (group, mode, members) in enumerate(self._groups):
-            spans = [slice(starts[m], starts[m + 1]) for m in members]
-            chosen = torch.cat([ids[span] for span in spans])
-            numbers = torch.cat([entry_numbers[span] for span in spans])
-            factors = None if weights is None else torch.cat([weights[span] for span in spans])
             part_lengths = lengths[getattr(self, f"_members_{i}")].flatten()
             part = torch.cat([part_lengths.new_zeros(1), part_lengths.cumsum(0)])
+            if starts is None:
+                owners = torch.repeat_interleave(self._owners, ends.diff(), output_size=len(ids))
+                chosen, numbers, factors, part = _aside(
+                    owners == i, part, ids, entry_numbers, weights, self._spares[i]
+                )
+            else:
+                spans = [slice(starts[m], starts[m + 1]) for m in members]
+                chosen = torch.cat([ids[span] for span in spans])
+                numbers = torch.cat([entry_numbers[span] for span in spans])
+                factors = None if weights is None else torch.cat([weights[s] for s in spans])
             out = pooled(self.memory, chosen, numbers, group, part, mode, factors)
-            out = out.view(len(members), batch, out.shape[1])
             for place, member in enumerate(members):
-                pieces[member] = out[place]
+                pieces[member] = out[place * batch : (place + 1) * batch]
         return torch.cat(pieces, 1)
 
     def _rule(self) -> Rule | None:
@@ -247,6 +266,7 @@ class EmbeddingBagCollection(FixedBuffers):
                 "values must be a tensor or an object like TorchRec's KeyedJaggedTensor, "
                 f"found {type(keyed).__name__}"
             ) from None
+        check_tensor("values", values)
         missing = [name for name in self.features if name not in keys]
         if missing:
             raise ValueError(f"features {missing} are missing; the input has {keys}")
@@ -259,9 +279,38 @@ class EmbeddingBagCollection(FixedBuffers):
             )
         batch = (len(bounds) - 1) // len(keys)
         order = [keys.index(name) for name in self.features]
-        spans = [slice(int(bounds[k * batch]), int(bounds[(k + 1) * batch])) for k in order]
-        lengths = bounds.diff().view(len(keys), batch)[order].flatten()
+        lengths, starts = (
+            bags.view(len(keys), batch)[order].flatten() for bags in (bounds.diff(), bounds[:-1])
+        )
         new_offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-        new_values = torch.cat([values[span] for span in spans])
-        new_weights = None if weights is None else torch.cat([weights[s] for s in spans])
-        return new_values, new_offsets, new_weights
+        # How many entries are read is known where every key is.
+        total = len(values) if len(order) == len(keys) else None
+        shift = torch.repeat_interleave(starts - new_offsets[:-1], lengths, output_size=total)
+        entries = shift + torch.arange(len(shift), device=shift.device)
+        return values[entries], new_offsets, None if weights is None else weights[entries]
+
+
+def _aside(
+    keep: Tensor,
+    offsets: Tensor,
+    ids: Tensor,
+    numbers: Tensor,
+    weights: Tensor | None,
+    spare: int | None,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+    """Ids, tables, weights and offsets of one group by `set_aside`: others' entries in bags behind.
+
+    `spare` is a table of the group that has an id 0; None: all its tables are of no tokens.
+    """
+    if spare is None:
+        # Accepted ids hold none of theirs.
+        return ids[:0], numbers[:0], None if weights is None else weights[:0], offsets
+    entries, bounds = set_aside(keep, offsets)
+    # Without a single entry of the group there is only another's to read, whose size may differ.
+    empty = offsets[-1] == 0
+    return (
+        ids[entries].masked_fill(empty, 0),
+        numbers[entries].masked_fill(empty, spare),
+        None if weights is None else weights[entries],
+        bounds,
+    )

@@ -136,21 +136,28 @@ class Embedding(_TableModule):
 
     def forward(self, ids: Tensor) -> Tensor:
         """Vectors [..., embedding_dim] of ids [...], int32 or int64."""
+        self.memory.check_ids(ids)
         numbers = self._numbers(ids)
         if self.padding_idx is None:
             ids = self.memory.accept(ids, numbers)
             return self.memory.lookup(ids, numbers, self._group)
         padding = ids == self.padding_idx
-        if self.memory.sparse:
-            # Left out, as in torch: a zero in a sparse gradient would still move Adam's state.
+        # Left out, as in torch: a zero in a gradient of touched blocks still moves Adam's state.
+        touched = self.memory.sparse or self.memory.update is not None
+        if touched and not torch.compiler.is_compiling():
             (kept,) = (~padding.reshape(-1)).nonzero(as_tuple=True)
             numbers = self._numbers(kept)
             found = self.memory.accept(ids.reshape(-1)[kept], numbers)
             vectors = self.memory.lookup(found, numbers, self._group)
             out = vectors.new_zeros(ids.numel(), self.embedding_dim)
             return out.index_put((kept,), vectors).view(*ids.shape, self.embedding_dim)
-        # Any id in place of the padding: its vector is masked, and so is the gradient to it.
-        ids = self.memory.accept(ids.masked_fill(padding, 0), numbers)
+        # Any id in place of the padding: its vector is masked, and so is the gradient to it. In a
+        # compiled graph, whose shapes are fixed, one that is touched anyhow.
+        flat = ids.reshape(-1)
+        fill: int | Tensor = 0
+        if touched and len(flat):
+            fill = flat.take((flat != self.padding_idx).int().argmax())
+        ids = self.memory.accept(torch.where(padding, fill, ids), numbers)
         vectors = self.memory.lookup(ids, numbers, self._group)
         return vectors.masked_fill(padding.unsqueeze(-1), 0.0)
 
@@ -222,6 +229,7 @@ class EmbeddingBag(_TableModule):
             offsets: Where each bag begins, [bags], or [bags + 1] with include_last_offset.
             per_sample_weights: Factors of the shape of `ids`; only with mode "sum".
         """
+        self.memory.check_ids(ids)
         if per_sample_weights is not None:
             if self.mode != "sum":
                 raise ValueError(f"per_sample_weights need mode 'sum', found {self.mode!r}")
@@ -239,16 +247,18 @@ class EmbeddingBag(_TableModule):
             bounds = checked_offsets(offsets, ids, include_last=self.include_last_offset)
         else:
             raise ValueError(f"ids must have 1 or 2 dimensions, found {list(ids.shape)}")
+        bags = len(bounds) - 1
         pooled_by_torch = self._padding_row is not None and not self.memory.quantised
         if self.padding_idx is not None and not pooled_by_torch:
             keep = ids != self.padding_idx
             ids, bounds, per_sample_weights = drop_entries(keep, ids, bounds, per_sample_weights)
         numbers = self._numbers(ids)
         ids = self.memory.accept(ids, numbers)
-        return pooled(
+        out = pooled(
             self.memory, ids, numbers, self._group, bounds, self.mode, per_sample_weights,
             self._padding_row,
         )  # fmt: skip
+        return out if len(out) == bags else out[:bags]
 
 
 def pooled(

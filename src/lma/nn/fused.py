@@ -147,9 +147,8 @@ class FusedOptimizer:
         if self._waiting is not None and self._waiting() is not None:
             raise RuntimeError(
                 "FusedOptimizer: an earlier lookup still waits for its backward pass. Look all "
-                "features up by one EmbeddingBagCollection of sums and means (pooling 'max' takes "
-                "a lookup for every dimension), evaluate under torch.no_grad(), and do not "
-                "accumulate gradients"
+                "features up by one EmbeddingBagCollection, evaluate under torch.no_grad(), and "
+                "do not accumulate gradients"
             )
         ticket = _Ticket()
         self._waiting = weakref.ref(ticket)

@@ -24,6 +24,7 @@ from lma.kernels.reference.quantised import (
     quantise,
 )
 from lma.kernels.touched import Traced, Update, lookup_touched
+from lma.nn.bags import check_tensor
 from lma.results import ByteCount
 from lma.signatures import LogStats, SignatureTable
 
@@ -192,6 +193,16 @@ class SharedMemory(FixedBuffers):
         with torch.no_grad():
             self.allocation.reset_weight(self.weight, self.init_std)
 
+    def check_ids(self, ids: Tensor) -> None:
+        """Ids must be whole numbers beside the weights, whatever their values."""
+        check_tensor("ids", ids)
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"ids must be int32 or int64, found {ids.dtype}")
+        if ids.device != self.weight.device:
+            raise ValueError(
+                f"ids are on {ids.device}, the memory on {self.weight.device}: move one of them"
+            )
+
     def accept(self, ids: Tensor, numbers: Tensor) -> Tensor:
         """Ids as int64, within their tables: checked or mended by `out_of_range`.
 
@@ -199,12 +210,7 @@ class SharedMemory(FixedBuffers):
             ids: int32 or int64 [...].
             numbers: Table numbers, broadcastable against ids.
         """
-        if ids.dtype not in (torch.int64, torch.int32):
-            raise TypeError(f"ids must be int32 or int64, found {ids.dtype}")
-        if ids.device != self.weight.device:
-            raise ValueError(
-                f"ids are on {ids.device}, the memory on {self.weight.device}: move one of them"
-            )
+        self.check_ids(ids)
         ids = ids.long()
         if not self._bounded or ids.numel() == 0:
             return ids
