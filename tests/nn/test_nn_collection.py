@@ -236,6 +236,10 @@ def test_keyed_inputs_that_are_refused() -> None:
         model(Keyed(["b", "a"], ids, torch.tensor([0, 1, 1, 2])))
     with pytest.raises(ValueError, match="offsets must end at the number of ids, 2, found 3"):
         model(Keyed(["b", "a"], ids, torch.tensor([0, 1, 3])))
+    with pytest.raises(ValueError, match=r"per_sample_weights must have the shape of values \[2\]"):
+        model(Keyed(["b", "a"], ids, torch.tensor([0, 1, 2]), torch.ones(3)))
+    with pytest.raises(TypeError, match="offsets must be a tensor, found list"):
+        model(Keyed(["b", "a"], ids, [0, 1, 2]))  # type: ignore[arg-type]
     for wrong in ({"a": ids}, [[1, 2]], types.SimpleNamespace()):
         with pytest.raises(TypeError, match="a tensor or an object like TorchRec's"):
             model(wrong)

@@ -1,4 +1,4 @@
-"""Modules compile to one graph: signatures, bags, weights, padding, max, touched blocks only."""
+"""Modules compile to one graph: bags, weights, padding, max and mixed poolings, touched blocks."""
 
 import os
 import shutil
@@ -296,6 +296,14 @@ def test_updates_in_the_backward_pass(method: str) -> None:
     assert model.memory.weight.grad is None
     assert [o.steps for o in optimizers] == [4, 4]
     assert counter.frame_count == 1
+
+
+@needs_compiler
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [lma.Embedding, lma.EmbeddingBag])
+def test_padding_by_inductor(kind: type) -> None:
+    module = kind(50, 8, padding_idx=7, sparse=True, **one_table("lma"))
+    same_when_compiled(module, module.memory, PADDED, backend="inductor")
 
 
 @needs_compiler

@@ -65,6 +65,10 @@ class EmbeddingBagCollection(FixedBuffers):
 
     Output: float [batch, sum of the features' dimensions], feature after feature.
 
+    Bags whose poolings or dimensions differ may take several lookups. Under `torch.compile`, where
+    shapes are fixed, each of them goes over all entries, and one that finds none of its own lists
+    blocks of an id 0 in a sparse gradient, with zeros. Keys that no feature reads break the graph.
+
     Args:
         tables: Configs; features are numbered in their order.
         memory: An existing memory with these tables, owned by this module from now on.
@@ -235,8 +239,10 @@ class EmbeddingBagCollection(FixedBuffers):
                 numbers = torch.cat([entry_numbers[span] for span in spans])
                 factors = None if weights is None else torch.cat([weights[s] for s in spans])
             out = pooled(self.memory, chosen, numbers, group, part, mode, factors)
-            for place, member in enumerate(members):
-                pieces[member] = out[place * batch : (place + 1) * batch]
+            own = [batch] * len(members)
+            parts = out.split_with_sizes([*own, len(out) - sum(own)])
+            for member, vectors in zip(members, parts, strict=False):
+                pieces[member] = vectors
         return torch.cat(pieces, 1)
 
     def _rule(self) -> Rule | None:
@@ -267,6 +273,8 @@ class EmbeddingBagCollection(FixedBuffers):
                 f"found {type(keyed).__name__}"
             ) from None
         check_tensor("values", values)
+        if weights is not None:
+            check_weights(weights, values, "values")
         missing = [name for name in self.features if name not in keys]
         if missing:
             raise ValueError(f"features {missing} are missing; the input has {keys}")

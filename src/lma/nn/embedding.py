@@ -96,7 +96,8 @@ class Embedding(_TableModule):
     """`torch.nn.Embedding` over a shared memory: ids [...] -> vectors [..., embedding_dim].
 
     `padding_idx` gives zeros and no gradient (torch's own row may be overwritten, a shared one
-    cannot). `max_norm` and `scale_grad_by_freq` are refused.
+    cannot). `max_norm` and `scale_grad_by_freq` are refused. Under `torch.compile` a batch of
+    nothing but padding lists the padding's blocks in a sparse gradient or update, with zeros.
 
     Args:
         num_embeddings: Ids are 0 ... num_embeddings - 1; None takes any int64.
@@ -156,7 +157,8 @@ class Embedding(_TableModule):
         flat = ids.reshape(-1)
         fill: int | Tensor = 0
         if touched and len(flat):
-            fill = flat.take((flat != self.padding_idx).int().argmax())
+            first = (flat != self.padding_idx).int().argmax(0, keepdim=True)
+            fill = flat.gather(0, first).squeeze()
         ids = self.memory.accept(torch.where(padding, fill, ids), numbers)
         vectors = self.memory.lookup(ids, numbers, self._group)
         return vectors.masked_fill(padding.unsqueeze(-1), 0.0)
@@ -166,7 +168,9 @@ class EmbeddingBag(_TableModule):
     """`torch.nn.EmbeddingBag` over a shared memory: bags of ids -> one vector per bag.
 
     Inputs, `mode`, `per_sample_weights`, `include_last_offset` and `padding_idx` mean what they
-    mean in torch; an empty bag gives zeros. `max_norm` and `scale_grad_by_freq` are refused.
+    mean in torch; an empty bag gives zeros. `max_norm` and `scale_grad_by_freq` are refused. Under
+    `torch.compile` a batch of nothing but padding lists the padding's blocks in a sparse gradient
+    or update, with zeros.
 
         ids     = [ 3, 7, 7, 1, 4 ]       bag 0: 3, 7   bag 1: (empty)   bag 2: 7, 1, 4
         offsets = [ 0,    2, 2 ]          (with include_last_offset: 0, 2, 2, 5)
@@ -258,7 +262,8 @@ class EmbeddingBag(_TableModule):
             self.memory, ids, numbers, self._group, bounds, self.mode, per_sample_weights,
             self._padding_row,
         )  # fmt: skip
-        return out if len(out) == bags else out[:bags]
+        # No slice: Inductor cannot follow its gradient into a sparse one.
+        return out if len(out) == bags else out.split_with_sizes([bags, len(out) - bags])[0]
 
 
 def pooled(
