@@ -200,7 +200,12 @@ def test_tangents_go_through_lookups() -> None:
     torch.testing.assert_close(out, ours(weight, factors))
     # Linear in either.
     torch.testing.assert_close(tangent, ours(steps[0], factors) + ours(weight, steps[1]))
-    # Over one another, in both orders.
+    one = torch.ones(())
+    _, nested = torch.func.jvp(
+        lambda w: torch.func.jvp(lambda z: (z * ours(w)).square().sum(), (one,), (one,))[1],
+        (weight,), (steps[0],),
+    )  # fmt: skip
+    torch.testing.assert_close(nested, 4 * (ours(weight) * ours(steps[0])).sum())
     nested = torch.func.jacfwd(torch.func.jacfwd(lambda f: ours(weight, f).pow(3).sum()))(factors)
     twice = torch.autograd.functional.hessian(lambda f: plain(weight, f).pow(3).sum(), factors)
     torch.testing.assert_close(nested, twice)

@@ -1,10 +1,10 @@
-"""The kernels' doors for `lma.allocation` and `lma.nn`, not for users of the package.
+"""The kernels' doors for `lma.allocation` and `lma.nn`; users of the package have no need of them.
 
 What tensors *are* is checked here, once, and nowhere below: dtypes, dimensions, devices, lengths.
-What they *hold* is trusted, because looking costs as much as a small lookup and makes a GPU wait.
-The callers have checked it: ids by `ops.accept_ids`, offsets by `ops.accept_offsets`; numbers,
-columns, modes, pieces and the rule are the allocation's own. Kernels read and write raw memory,
-so a wrong id of a table without hashes, offset or number ends in garbage or a crash.
+What they *hold* is trusted, because a look would slow small lookups down and make a GPU wait: ids
+have been through `ops.accept_ids`, offsets through `ops.accept_offsets`, and all else is the
+module's and its allocation's own. Kernels read and write raw memory: where that trust is betrayed
+they give garbage, or crash.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def lookup(
 ) -> Tensor:
     """Pooled vectors of all features in one call, differentiable in float weights and `factors`.
 
-    As often as asked; forward-mode tangents are carried by the plain torch of `reference`.
+    That is, as often as asked; in forward mode the plain torch of `reference` computes them.
 
     out[r, columns[f] + i] = sum over the entries e of feature f's bag in row r of
     factors[e] * vector(e)[i], divided by the bag's length where modes[f] is 1. An empty bag gives
@@ -97,9 +97,9 @@ def lookup(
             compiled graphs, also another `width`, and factors with means.
     """
     check_lookup(weight, rule, ids, numbers, columns, modes, width, offsets, factors)
-    tangent = has_tangent(weight, factors)
     if isinstance(weight, Quantised):
-        if tangent or (factors is not None and factors.requires_grad and torch.is_grad_enabled()):
+        needed = factors is not None and factors.requires_grad and torch.is_grad_enabled()
+        if needed or has_tangent(factors):
             raise RuntimeError(
                 "lookup: factors of an int8 memory have no gradient: use torch.no_grad(), or the "
                 "memory in floats"
@@ -110,22 +110,25 @@ def lookup(
     keep = torch.is_grad_enabled() and (
         weight.requires_grad or (factors is not None and factors.requires_grad)
     )
-    function = reference.lookup if tangent else ops.lookup
+    function = reference.lookup if in_forward_mode() else ops.lookup
     out, _ = function(
         weight, ids, offsets, factors, numbers, columns, modes, *rule, pieces, width, keep
     )
     return out
 
 
-def has_tangent(weight: Tensor | Quantised, factors: Tensor | None) -> bool:
+def in_forward_mode() -> bool:
+    """Whether forward-mode differentiation is under way: ops of our own would drop its tangents."""
+    # Asking the tensors takes longer, and they do not show what an outer `torch.func.jvp` gave.
+    return forward_ad._current_level >= 0
+
+
+def has_tangent(*tensors: Tensor | None) -> bool:
     """Whether forward-mode differentiation goes through one of these."""
-    return (not isinstance(weight, Quantised) and _is_dual(weight)) or (
-        factors is not None and _is_dual(factors)
+    return in_forward_mode() and any(
+        tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
+        for tensor in tensors
     )
-
-
-def _is_dual(tensor: Tensor) -> bool:
-    return forward_ad.unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def check_lookup(
@@ -161,8 +164,8 @@ def check_lookup(
         _check_factors(factors, ids)
     # Elsewhere a look at them waits for a GPU, or breaks a graph.
     if ids.is_cpu and not torch.compiler.is_compiling():
-        # An index or `item` takes ten times as long.
-        *_, end = columns.tolist()
+        # Several times as fast as an index or `item`.
+        end = columns.tolist()[-1]
         if end != width:
             raise ValueError(f"lookup: columns end at {end}, width is {width}")
         if factors is not None and int(modes.max()):
@@ -176,7 +179,7 @@ def _check_tensors(
 ) -> None:
     """Whether tensors have the expected dtypes and numbers of dimensions, and are on `device`."""
     for (name, dtype, dims), tensor in zip(expected, tensors, strict=True):
-        if tensor.dtype != dtype or tensor.ndim != dims or tensor.device != device:
+        if tensor.dtype is not dtype or tensor.ndim != dims or tensor.device != device:
             raise _unlike(name, tensor, dtype, dims, device)
 
 

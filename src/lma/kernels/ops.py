@@ -2,7 +2,7 @@
 
 Every op is `torch.ops.lma.<name>`. The default implementation is `reference`, which runs on any
 device and is what exporters see; on the CPU it is Numba (`kernels.cpu`) and on GPUs Triton
-(`kernels.gpu`), imported at the first call. Arguments are checked by the public functions of
+(`kernels.gpu`), imported at the first call. Arguments are checked by the functions of
 `kernels.lookup`, not here.
 """
 
